@@ -51,3 +51,15 @@ class Preprocess:
         if self.mean is not None and self.std is not None:
             tensor = F.normalize(tensor, list(self.mean), list(self.std))
         return tensor
+
+    def sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(height, width) of a picture after resizing, and after cropping."""
+        scaled = height, width
+        if isinstance(self.resize, int):
+            short, long = min(scaled), max(scaled)
+            other = int(self.resize * long / short)
+            scaled = (self.resize, other) if height <= width else (other, self.resize)
+        elif self.resize is not None:
+            scaled = self.resize
+        crop = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+        return scaled, crop or scaled

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError
 
 Transform = Callable[..., Tensor]
@@ -27,6 +28,7 @@ class Probe(LightningDataModule):
         labels: (N,) int64 class indices, or None.
         class_names: Names of the classes, by index.
         hierarchy: Superclass name to the class indices that it covers.
+        segmentation: What each pixel of the pictures shows; None where nobody knows.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Probe(LightningDataModule):
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
     hierarchy: Mapping[str, Sequence[int]] = {}
+    segmentation: Segmentation | None = None
 
     def __init__(self, *, batch_size: int = 64, num_workers: int = 0) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ def test_one_pass_records_every_layer(job, trainer):
 
 def test_the_second_time_nothing_runs(job, trainer, monkeypatch):
     first = record(job.small_target(), job.Noise(21), trainer)
-    monkeypatch.setattr(recording, "_run", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(recording, "predict", lambda *_: pytest.fail("ran again"))
     second = record(job.small_target(), job.Noise(21), trainer)
     assert all(torch.equal(first[layer].values, second[layer].values) for layer in first)
     # Another layer, pooling, network, transform, precision or number of images is another recording.

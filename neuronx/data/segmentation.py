@@ -1,0 +1,105 @@
+"""What each pixel shows: one interface for Broden, folders of label pictures and the embedded world.
+
+Pixels of a picture that show the same concepts form a region. A concept's mask, and that of any formula of concepts, is
+a union of regions, so that counting pixels by region counts them for all concepts and formulas at once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from neuronx.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The pixels of B pictures, each in one region.
+
+    Attributes:
+        maps: (B, H, W) int64, the region of each cell of the concept grid, 0 to R-1; no two pictures share a region.
+        picture: (R,) int64, 0 to B-1, whose region it is.
+        shows: (R, C) bool, which concepts all cells of the region show; none for what is not annotated.
+    """
+
+    maps: Tensor
+    picture: Tensor
+    shows: Tensor
+
+    @property
+    def sizes(self) -> Tensor:
+        """(R,) int64 number of cells of each region."""
+        return torch.bincount(self.maps.flatten(), minlength=len(self.picture))
+
+    def masks(self, concepts: Sequence[int] | Tensor) -> Tensor:
+        """(B, len(concepts), H, W) bool: where the pictures show some concepts."""
+        return self.shows[:, torch.as_tensor(concepts)][self.maps].movedim(-1, 1)
+
+
+class Segmentation(Protocol):
+    """Pixel labels of a probe's pictures, streamed: nothing is read before it is asked for.
+
+    Attributes:
+        names: The C concepts as people say them, distinct: "street", "red", "striped".
+        labels: The same as the data set spells them, "street-s", for published files.
+        categories: Names of the kinds of concepts, in the data set's order: object, part, scene, ...
+        category: (C,) int64, the primary category of each concept.
+        grid: (height, width) of the concept grid on which masks are compared, unless another is asked for.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def categories(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def category(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def grid(self) -> tuple[int, int]: ...  # noqa: D102
+
+    def regions(
+        self, rows: Sequence[int], transform: Callable[..., Tensor], grid: tuple[int, int] | None = None
+    ) -> Regions:
+        """The regions of some pictures as the network sees them: resized and cropped like its input.
+
+        Args:
+            rows: B rows of the probe.
+            transform: Of the network.
+            grid: (height, width) of the maps; the segmentation's own by default.
+
+        Raises:
+            UserError: A label picture that is missing, of another size than its picture, or with unknown labels.
+        """
+        ...
+
+
+def cells(transform: Callable[..., Tensor], height: int, width: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Which pixels of a picture lie under the cells of a grid that is laid over a network's input.
+
+    A transform that is no `Preprocess` is taken to keep the whole picture.
+
+    Args:
+        transform: Of the network.
+        height: Of the picture.
+        width: Of the picture.
+        grid: (gh, gw).
+
+    Returns:
+        Rows (gh,) and columns (gw,) int64 of the pixel under each cell's centre; -1 where the crop reaches beyond the
+        picture and shows nothing.
+    """
+    sides: list[Tensor] = []
+    resized, cropped = transform.sizes(height, width) if isinstance(transform, Preprocess) else ((height, width),) * 2
+    for source, scaled, crop, count in zip((height, width), resized, cropped, grid, strict=True):
+        before = round((scaled - crop) / 2) if crop <= scaled else -((crop - scaled) // 2)
+        centre = (torch.arange(count, dtype=torch.float64) + 0.5) * crop / count + before
+        pixel = (centre * source / scaled).floor().long()
+        sides.append(pixel.where((centre >= 0) & (centre < scaled), -1).clamp(max=source - 1))
+    return sides[0], sides[1]
