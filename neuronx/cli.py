@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from neuronx.report.evaluation import Evaluation
     from neuronx.targets.target import Target
 
-TASKS = ("le", "classifier", "contrastive")
+TASKS = ("le", "classifier", "contrastive", "generator")
 LISTS = ("target", "explain", "sim", "logger")
 SINGLES = ("data", "concepts", "clip", "judge", "trainer", "recipe", *TASKS)
 
@@ -38,8 +38,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
 
     seed(cfg.seed)
     if cfg.show is not None:
-        networks = targets(cfg) if cfg.show in ("layers", "units") else {}
-        text = pipeline.show(cfg.show, lambda: probe(cfg), networks, words(cfg))
+        networks = targets(cfg) if cfg.show in ("layers", "units", "importance") else {}
+        text = pipeline.show(cfg.show, lambda: probe(cfg), networks, words(cfg), build(cfg.trainer))
         print(text)
         return text
     folder = run_folder(cfg)
@@ -49,7 +49,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
     if set(sims) == {"stored"}:
         evaluation = pipeline.stored(given, sims["stored"])
     else:
-        images, networks = probe(cfg), targets(cfg)
+        images, networks, trainer = probe(cfg), targets(cfg), build(cfg.trainer)
         evaluation = pipeline.evaluate(
             targets=networks,
             probe=images,
@@ -58,9 +58,12 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
             sims=sims,
             judges=judges(cfg) if sims else [],
             words=words(cfg),
-            trainer=build(cfg.trainer),
+            trainer=trainer,
             seed=cfg.seed,
         )
+        if cfg.exemplars is not None:
+            wanted = plain(cfg.exemplars)
+            pipeline.draw_exemplars(networks, images, wanted, trainer, folder, evaluation.explanations)
         networks_by_digest = {name: target.digest for name, target in networks.items()}
         facts |= {"fingerprints": {images.name: images.fingerprint, **networks_by_digest}}
     pipeline.finish(evaluation, folder, config_text(cfg), list(build(cfg.logger).values()), **facts)

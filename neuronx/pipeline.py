@@ -1,10 +1,11 @@
 """The main job: explain the units of networks, score the explanations, write what was found."""
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from neuronx.errors import UserError, unknown
 from neuronx.explanations import ExplanationFile, by_method, read_files
@@ -14,11 +15,21 @@ from neuronx.types import Explanation, Judge, Method, Plain, Score, TrainerFacto
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.methods.linear.method import LinearExplanations
+    from neuronx.report.activity import Activity
     from neuronx.report.evaluation import Evaluation
     from neuronx.simulation.stored import Stored
     from neuronx.targets.target import Target
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HasTables(Protocol):
+    """A method that has more to say than its explanations."""
+
+    def tables(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> dict[str, str]:
+        """CSV texts by file name."""
+        ...
 
 
 def evaluate(
@@ -53,32 +64,85 @@ def evaluate(
     from neuronx.report.evaluation import Evaluation
     from neuronx.simulation.compare import agreement, check_judge, compare
 
-    for judge in judges:
-        check_judge(judge, probe, list(methods.values()))
+    seen = {name: images_of(target, probe) for name, target in targets.items()}
+    for judge, images in itertools.product(judges, seen.values()):
+        check_judge(judge, images, list(methods.values()))
     explanations: dict[tuple[str, str], list[Explanation]] = {}
     scores: list[Score] = []
-    dead = []
+    dead: list[Activity] = []
+    tables: dict[str, str] = {}
     for name, target in targets.items():
+        images = seen[name]
         explained: dict[str, list[Explanation]] = {}
         for method, how in methods.items():
             log.info("%s: explaining %s by %s", name, ", ".join(target.layers), method)
-            explained[method] = of_units(how.explain(target, probe, trainer), target)
+            explained[method] = of_units(how.explain(target, images, trainer), target)
+            if isinstance(how, HasTables):
+                tables |= how.tables(target, images, trainer)
         explained |= of_target(given, name, target, list(targets))
         explanations |= {(name, method): found for method, found in explained.items()}
         for sim_name, sim in sims.items():
             for judge in judges:
                 log.info("%s: scoring by %s on the test images, judge %s", name, sim_name, judge.name)
                 # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
-                listed = words.of(probe) if judge.vocabulary(probe) is None else ()
-                scores += sim.score(explained, target, probe, judge, trainer, listed)
-        dead += [activity(name, one) for one in record(target, probe, trainer).values()]
+                listed = words.of(images) if judge.vocabulary(images) is None else ()
+                scores += sim.score(explained, target, images, judge, trainer, listed)
+        if methods or sims:
+            dead += [activity(name, one) for one in record(target, images, trainer).values()]
     return Evaluation(
         explanations=explanations,
         scores=scores,
         comparisons=compare(scores, seed=seed),
         agreement=agreement(scores) if len(judges) > 1 else [],
         activity=dead,
+        tables=tables,
     )
+
+
+def images_of(target: "Target", probe: "Probe") -> "Probe":
+    """What a network is studied on: the probe's pictures, or as many of its own where it generates pictures."""
+    if getattr(target, "latents", None) is None:
+        return probe
+    from neuronx.data.latents import latent_probe
+
+    return latent_probe(target, size=len(probe))
+
+
+def draw_exemplars(
+    targets: "Mapping[str, Target]",
+    probe: "Probe",
+    wanted: int | Mapping[str, Any],
+    trainer: TrainerFactory,
+    folder: Path,
+    explanations: Mapping[tuple[str, str], Sequence[Explanation]],
+) -> None:
+    """Finds the images where each unit fires most, and writes them as annotations and as pictures.
+
+    Args:
+        targets: Networks by name.
+        probe: The images.
+        wanted: How many for each unit; or {k, quantile, images}, where images is `methods` (train and val) or `all`.
+        trainer: Makes trainers.
+        folder: Of the run.
+        explanations: Shown beside the pictures.
+    """
+    from neuronx.recording.exemplars import find_exemplars
+    from neuronx.report.exemplar_grids import show_exemplars
+
+    options = {"k": wanted} if isinstance(wanted, int) else dict(wanted)
+    which = options.pop("images", "methods")
+    if which not in ("methods", "all"):
+        raise unknown("choice of exemplars.images", str(which), ("methods", "all"))
+    for name in options:
+        if name not in ("k", "quantile"):
+            raise unknown("option of exemplars", name, ("k", "quantile", "images"))
+    for name, target in targets.items():
+        log.info("%s: looking for the images where the units of %s fire most", name, ", ".join(target.layers))
+        images = images_of(target, probe)
+        rows = images.split("train", "val", "test") if which == "all" else images.split("train", "val")
+        found = find_exemplars(target, images, trainer, rows=rows, **options)
+        of_network = {method: said for (network, method), said in explanations.items() if network == name}
+        show_exemplars(found, target, images, trainer, folder, of_network)
 
 
 def stored(given: Sequence[ExplanationFile], sim: "Stored") -> "Evaluation":
@@ -127,8 +191,14 @@ def of_target(
     return found
 
 
-def show(what: str, probe: "Callable[[], Probe]", targets: "Mapping[str, Target]", words: Any) -> str:
-    """A table of what the run is about: `layers`, `units`, `concepts` or `data`; opens pictures only if needed."""
+def show(
+    what: str,
+    probe: "Callable[[], Probe]",
+    targets: "Mapping[str, Target]",
+    words: Any,
+    trainer: TrainerFactory,
+) -> str:
+    """A table of what the run is about: `layers`, `units`, `concepts`, `data`, `importance`; opens pictures if needed."""
     from neuronx.report import inventory
 
     tables = {
@@ -136,6 +206,7 @@ def show(what: str, probe: "Callable[[], Probe]", targets: "Mapping[str, Target]
         "units": lambda: inventory.units(targets),
         "concepts": lambda: inventory.concepts(words, probe()),
         "data": lambda: inventory.data(probe()),
+        "importance": lambda: inventory.importance(targets, probe(), trainer),
     }
     if what not in tables:
         raise unknown("thing to show", what, tables)

@@ -28,6 +28,13 @@ explain.le_label.search=greedy
 explain.clip_dissect.similarity=wpmi
 judge=labels
 judge=masks
+'sim=[correlation,ablation]' 'explain=[le_label,net_dissect]'
+'explain=[]' 'sim=[]' exemplars=15 layers=layer4
+'explain=[]' 'sim=[]' 'exemplars={k: 5, quantile: 0.995, images: all}'
+explain=compositional explain.compositional.length=2
+explain.clip_dissect.pairs=true
+show=importance
+target=shapes_gan explain=clip_dissect
 'judge=[shapes_judge,labels]'
 data=imagenet_val data.root=/data judge=labels
 recipe=le_table2_resnet50 data.root=/data/imagenet
@@ -47,6 +54,7 @@ classifier=shapes_resnet
 classifier=shapes_vit
 contrastive=shapes_explainer
 contrastive=shapes_judge
+generator=shapes_gan
 classifier=shapes_resnet ckpt_path=results/last.ckpt ship=true
 classifier=shapes_resnet trainer.devices=4 trainer.strategy=ddp trainer.precision=bf16-mixed
 """
