@@ -198,7 +198,7 @@ def show(
     words: Any,
     trainer: TrainerFactory,
 ) -> str:
-    """A table of what the run is about: `layers`, `units`, `concepts`, `data`, `importance`; opens pictures if needed."""
+    """A table of what the run is about: layers, units, concepts, data, importance; opens pictures only if needed."""
     from neuronx.report import inventory
 
     tables = {
