@@ -75,13 +75,14 @@ class _Walk(LightningModule):
             skip=self.skip,
         )
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, rows = batch
         with self.target.record(self.layers) as found:
             self.network(images)
         self.visit(rows.cpu(), found)
         if self.trainer.received_sigterm:
             raise SystemExit(143)
+        return rows  # Lightning warns of steps that return nothing.
 
 
 def predict(module: LightningModule, runner: Trainer) -> None:
