@@ -47,6 +47,7 @@ class Segmentation(Protocol):
         categories: Names of the kinds of concepts, in the data set's order: object, part, scene, ...
         category: (C,) int64, the primary category of each concept.
         grid: (height, width) of the concept grid on which masks are compared, unless another is asked for.
+        fingerprint: Hex digest of everything that decides which pixels show which concepts.
     """
 
     @property
@@ -64,6 +65,9 @@ class Segmentation(Protocol):
     @property
     def grid(self) -> tuple[int, int]: ...  # noqa: D102
 
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
     def regions(
         self, rows: Sequence[int], transform: Callable[..., Tensor], grid: tuple[int, int] | None = None
     ) -> Regions:
@@ -79,8 +83,22 @@ class Segmentation(Protocol):
         """
         ...
 
+    def presence(self, rows: Sequence[int]) -> Tensor:
+        """(B, C) bool: which concepts B pictures show anywhere, seen whole and at the labels' own size.
 
-def cells(transform: Callable[..., Tensor], height: int, width: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        Raises:
+            UserError: As `regions`.
+        """
+        ...
+
+
+def cells(
+    transform: Callable[..., Tensor],
+    height: int,
+    width: int,
+    grid: tuple[int, int],
+    labels: tuple[int, int] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Which pixels of a picture lie under the cells of a grid that is laid over a network's input.
 
     A transform that is no `Preprocess` is taken to keep the whole picture.
@@ -90,16 +108,33 @@ def cells(transform: Callable[..., Tensor], height: int, width: int, grid: tuple
         height: Of the picture.
         width: Of the picture.
         grid: (gh, gw).
+        labels: (height, width) of the picture of labels, where it is another than the picture's.
 
     Returns:
-        Rows (gh,) and columns (gw,) int64 of the pixel under each cell's centre; -1 where the crop reaches beyond the
-        picture and shows nothing.
+        Rows (gh,) and columns (gw,) int64 of the pixel (of labels) under each cell's centre; -1 where the crop reaches
+        beyond the picture and shows nothing.
     """
     sides: list[Tensor] = []
     resized, cropped = transform.sizes(height, width) if isinstance(transform, Preprocess) else ((height, width),) * 2
-    for source, scaled, crop, count in zip((height, width), resized, cropped, grid, strict=True):
+    for source, scaled, crop, count in zip(labels or (height, width), resized, cropped, grid, strict=True):
         before = round((scaled - crop) / 2) if crop <= scaled else -((crop - scaled) // 2)
         centre = (torch.arange(count, dtype=torch.float64) + 0.5) * crop / count + before
         pixel = (centre * source / scaled).floor().long()
         sides.append(pixel.where((centre >= 0) & (centre < scaled), -1).clamp(max=source - 1))
     return sides[0], sides[1]
+
+
+def under(labels: Tensor, rows: Tensor, columns: Tensor, outside: int) -> Tensor:
+    """What lies under the cells of a grid.
+
+    Args:
+        labels: (..., H, W) of integers.
+        rows: (gh,) from `cells`.
+        columns: (gw,) from `cells`.
+        outside: Stands for cells that lie beyond the picture.
+
+    Returns:
+        (..., gh, gw), of the type of `labels`.
+    """
+    inside = (rows >= 0)[:, None] & (columns >= 0)
+    return labels[..., rows.clamp(min=0), :][..., columns.clamp(min=0)].masked_fill(~inside, outside)

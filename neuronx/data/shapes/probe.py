@@ -14,6 +14,7 @@ from neuronx.data.shapes.captions import captions
 from neuronx.data.shapes.names import CLASS_NAMES, HIERARCHY
 from neuronx.data.shapes.render import RENDERER, render, render_masks
 from neuronx.data.shapes.scene import sample
+from neuronx.data.shapes.segmentation import ShapesSegmentation
 from neuronx.data.shapes.words import TRUTH, concept_masks, labels, presence
 from neuronx.errors import UserError
 
@@ -66,6 +67,11 @@ class ShapesProbe(Probe):
                 "pixels": sha256(pixels).hexdigest(),
             }
         )
+
+    @cached_property
+    def segmentation(self) -> ShapesSegmentation:  # type: ignore[override]
+        """The masks of all concepts of `truth`."""
+        return ShapesSegmentation(self.scenes, self.fingerprint)
 
     @property
     def truth(self) -> tuple[tuple[str, ...], Tensor]:

@@ -33,7 +33,7 @@ from neuronx.data.shapes.scene import OBJECTS, Scenes
 
 __all__ = [
     "BACKGROUNDS", "CLASS_NAMES", "COLOURS", "CONCEPTS", "DISTRACTORS", "FAMILIES", "HIERARCHY", "NUMBERS", "PLACES",
-    "SHAPES", "SIZES", "TEXTURES", "TRUTH", "concept_masks", "labels", "presence",
+    "SHAPES", "SIZES", "TEXTURES", "TRUTH", "concept_masks", "labels", "presence", "shown",
 ]  # fmt: skip
 
 _PLACE = {place: f"on the {place}" for place in ("left", "right")} | {
@@ -107,11 +107,8 @@ def labels(scenes: Scenes) -> Tensor:
 def presence(scenes: Scenes, phrases: Sequence[str]) -> Tensor:
     """Which phrases are true of which pictures: (B, C) bool."""
     have = _have(scenes)
-    needs = [_parse(phrase) for phrase in phrases]
-    true = torch.ones(len(scenes), len(needs), dtype=torch.bool, device=have.device)
-    for part in range(max(map(len, needs), default=0)):
-        # A phrase with fewer parts repeats its last, which changes nothing.
-        need = torch.tensor([parts[min(part, len(parts) - 1)] for parts in needs], device=have.device)
+    true = torch.ones(len(scenes), len(phrases), dtype=torch.bool, device=have.device)
+    for need in _needs(phrases, have.device):
         fits = torch.zeros_like(true)
         for slot in range(OBJECTS):
             fits |= (have[:, slot, None] & need) == need
@@ -119,11 +116,31 @@ def presence(scenes: Scenes, phrases: Sequence[str]) -> Tensor:
     return true
 
 
-def concept_masks(scenes: Scenes, ids: Tensor, phrases: Sequence[str]) -> Tensor:
-    """Where pictures show phrases.
+def shown(scenes: Scenes, phrases: Sequence[str]) -> Tensor:
+    """Which phrases the ground and the objects of pictures show.
 
-    A phrase with words for an object covers the pixels of every object that fits; one of a background alone covers
-    the pixels of no object; a number or an unknown word covers nothing. Parts joined by "and" cover both.
+    A phrase with words for an object is shown by every object that fits; one of a background alone by the ground; a
+    number or an unknown word by nothing. Parts joined by "and" are shown by what shows either.
+
+    Args:
+        scenes: B scenes.
+        phrases: C phrases.
+
+    Returns:
+        (B, 4, C) bool: the ground, then the object in each slot; none shows a phrase that is not true.
+    """
+    have = _have(scenes)
+    by = torch.zeros(len(scenes), 1 + OBJECTS, len(phrases), dtype=torch.bool, device=have.device)
+    for need in _needs(phrases, have.device):
+        fits = (have[:, :, None] & need) == need
+        about = (need & _ABOUT_OBJECTS) != 0
+        by[:, 1:] |= fits & about
+        by[:, 0] |= fits[:, 0] & ~about & ((need & _ABOUT_BACKGROUND) != 0)
+    return by & presence(scenes, phrases)[:, None]
+
+
+def concept_masks(scenes: Scenes, ids: Tensor, phrases: Sequence[str]) -> Tensor:
+    """Where pictures show phrases: the pixels of the ground or the objects that show them.
 
     Args:
         scenes: B scenes.
@@ -133,20 +150,22 @@ def concept_masks(scenes: Scenes, ids: Tensor, phrases: Sequence[str]) -> Tensor
     Returns:
         (B, C, H, W) bool; empty wherever the phrase is not true of the picture.
     """
-    have = _have(scenes)
-    # Bit k of `shown` says whether the phrase covers the pixels whose id is k.
-    shown = torch.zeros(len(scenes), len(phrases), dtype=torch.uint8, device=have.device)
-    for column, phrase in enumerate(phrases):
-        for need in _parse(phrase):
-            fits = (have & need) == need
-            if need & _ABOUT_OBJECTS:
-                for slot in range(OBJECTS):
-                    shown[:, column] |= fits[:, slot].to(torch.uint8) << (slot + 1)
-            elif need & _ABOUT_BACKGROUND:
-                shown[:, column] |= fits[:, 0].to(torch.uint8)
-    shown *= presence(scenes, phrases)
-    bit = torch.ones_like(ids) << ids
-    return (shown[:, :, None, None] & bit[:, None]) != 0
+    bits = torch.ones_like(ids) << ids
+    # Bit k of `by` says whether the phrase covers the pixels whose id is k.
+    by = torch.zeros(len(scenes), len(phrases), dtype=torch.uint8, device=ids.device)
+    for number, each in enumerate(shown(scenes, phrases).unbind(1)):
+        by |= each.to(torch.uint8) << number
+    return (by[:, :, None, None] & bits[:, None]) != 0
+
+
+def _needs(phrases: Sequence[str], device: torch.device) -> list[Tensor]:
+    """What the first, second, ... parts of C phrases ask for: (C,) int64 each."""
+    needs = [_parse(phrase) for phrase in phrases]
+    # A phrase with fewer parts repeats its last, which changes nothing.
+    return [
+        torch.tensor([parts[min(part, len(parts) - 1)] for parts in needs], device=device)
+        for part in range(max(map(len, needs), default=0))
+    ]
 
 
 def _have(scenes: Scenes) -> Tensor:
