@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "methods": {"recording", "concepts", "targets", "data", "metrics"},
     "simulation": {"recording", "concepts", "targets", "data", "metrics"},
     "training": {"concepts", "targets", "data", "metrics"},
-    "report": {"metrics", "simulation"},
+    "report": {"metrics", "simulation", "concepts"},
 }
 
 
