@@ -1,0 +1,156 @@
+"""The tally of Network Dissection: how far each unit's mask and each concept's overlap, over all images.
+
+Bau et al., Network Dissection (CVPR 2017), section 2.4: IoU of the cells where a unit is above its threshold with the
+cells of a concept. What the unit's own area is, published implementations disagree on; see `DENOMINATORS`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuronx.data.segmentation import Regions, Segmentation
+from neuronx.errors import unknown
+from neuronx.methods.net_dissect.counting import count
+
+DENOMINATORS = ("annotated", "hit", "all")
+"""The images over which a unit's own area is taken when it is compared with a concept.
+
+`annotated`, as in the paper: those in which something of the concept's category is labelled. `hit`, as NetDissect-Lite:
+those in which the unit's mask meets a label of that category, so that a unit is forgiven wherever it misses all of
+them. `all`: all images, as in the implementation of 2020 and in compositional explanations.
+"""
+
+EPSILON = 1e-10
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Cells counted over N images for K units, C concepts and G categories.
+
+    Attributes:
+        names: The C concepts as people say them.
+        labels: The same as the data set spells them.
+        categories: Names of the G kinds of concepts.
+        category: (C,) int64, the primary category of each.
+        both: (K, C) int64, cells where the unit fires and the concept is.
+        truth: (C,) int64, cells where the concept is.
+        annotated: (K, G) int64, cells where the unit fires, in images with a label of the category.
+        hit: (K, G) int64, the same in images where the unit's mask meets a label of the category.
+        fires: (K,) int64, cells where the unit fires, in all images.
+        cells: Number of cells of all images together.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    categories: tuple[str, ...]
+    category: Tensor
+    both: Tensor
+    truth: Tensor
+    annotated: Tensor
+    hit: Tensor
+    fires: Tensor
+    cells: int
+
+    def area(self, denominator: str = "annotated") -> Tensor:
+        """(K, G) int64: the unit's own area for concepts of each category. Raises UserError; see `DENOMINATORS`."""
+        if denominator not in DENOMINATORS:
+            raise unknown("denominator of Network Dissection", denominator, DENOMINATORS)
+        if denominator == "all":
+            return self.fires[:, None].expand(-1, len(self.categories))
+        return self.annotated if denominator == "annotated" else self.hit
+
+    def iou(self, denominator: str = "annotated") -> Tensor:
+        """(K, C) float64 in [0, 1]: cells of both over cells of either."""
+        either = self.area(denominator)[:, self.category] + self.truth - self.both
+        return self.both.double() / (either.double() + EPSILON)
+
+    def best(self, denominator: str = "annotated") -> "Best":
+        """Each unit's best concept."""
+        return _best(self.iou(denominator))
+
+    def best_of_category(self, category: int, denominator: str = "annotated") -> "Best":
+        """Each unit's best concept among those of one category, by its number."""
+        iou = self.iou(denominator)
+        return _best(iou.where(self.category == category, -1.0))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best concept of each of K units.
+
+    Attributes:
+        concept: (K,) int64, the first of the best; -1 where the unit meets none.
+        iou: (K,) float64; 0 where it meets none.
+    """
+
+    concept: Tensor
+    iou: Tensor
+
+    def detectors(self, threshold: float = 0.04) -> tuple[int, int]:
+        """How many units have an IoU above the threshold, and how many concepts they detect."""
+        found = self.concept[(self.iou > threshold) & (self.concept >= 0)]
+        return len(found), len(found.unique())
+
+
+def _best(iou: Tensor) -> Best:
+    if not iou.shape[1]:
+        return Best(torch.full((len(iou),), -1), iou.new_zeros(len(iou)))
+    value, concept = iou.max(1).values, iou.argmax(1)
+    return Best(concept.where(value > 0, -1), value.clamp(min=0))
+
+
+class Tallying:
+    """A tally in the making: counts go in batch by batch, every image once."""
+
+    def __init__(self, segmentation: Segmentation, units: int) -> None:
+        """Starts at zero, for K units."""
+        self.segmentation = segmentation
+        concepts, kinds = len(segmentation.names), len(segmentation.categories)
+        shapes = {"both": (concepts, units), "truth": (concepts,), "fires": (units,), "cells": ()}
+        shapes |= {"annotated": (kinds, units), "hit": (kinds, units)}
+        self.sums = {name: torch.zeros(shape, dtype=torch.int64) for name, shape in shapes.items()}
+
+    def add(self, counts: Tensor, regions: Regions) -> None:
+        """Adds the counts (R, K) of B pictures; their regions are on the same device."""
+        self.sums = {name: total.to(counts.device) for name, total in self.sums.items()}
+        sizes, (region, concept) = regions.sizes, regions.shows.nonzero(as_tuple=True)
+        self.sums["both"].index_add_(0, concept, counts[region])
+        self.sums["truth"].index_add_(0, concept, sizes[region])
+        self.sums["fires"] += counts.sum(0)
+        self.sums["cells"] += regions.maps.numel()
+
+        # A slot is a picture and a category: is anything of it there, and does the unit meet any of it?
+        pictures, kinds, units = len(regions.maps), len(self.segmentation.categories), counts.shape[1]
+        slot = regions.picture[region] * kinds + self.segmentation.category.to(counts.device)[concept]
+        there = torch.bincount(slot[sizes[region] > 0], minlength=pictures * kinds) > 0
+        met = counts.new_zeros(pictures * kinds, units).index_add_(0, slot, counts[region]) > 0
+        fires = counts.new_zeros(pictures, units).index_add_(0, regions.picture, counts)
+        self.sums["annotated"] += (fires[:, None] * there.view(pictures, kinds, 1)).sum(0)
+        self.sums["hit"] += (fires[:, None] * met.view(pictures, kinds, units)).sum(0)
+
+    def result(self, together: Callable[[Tensor], Tensor] = lambda total: total) -> Tally:
+        """The tally; `together` brings in the sums of the other processes."""
+        sums = {name: together(total).cpu() for name, total in self.sums.items()}
+        of = self.segmentation
+        return Tally(
+            names=of.names,
+            labels=of.labels,
+            categories=of.categories,
+            category=of.category.cpu(),
+            both=sums["both"].T.contiguous(),
+            truth=sums["truth"],
+            annotated=sums["annotated"].T.contiguous(),
+            hit=sums["hit"].T.contiguous(),
+            fires=sums["fires"],
+            cells=int(sums["cells"]),
+        )
+
+
+def tally(batches: Iterable[tuple[Tensor, Regions]], thresholds: Tensor, segmentation: Segmentation) -> Tally:
+    """The tally of maps (B, K, h, w) against regions, batch by batch; thresholds are (K,)."""
+    made = Tallying(segmentation, len(thresholds))
+    for maps, regions in batches:
+        made.add(count(maps, thresholds, regions), regions)
+    return made.result()
