@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -16,7 +16,7 @@ def layers(targets: "Mapping[str, Target]") -> str:
     """Every layer of every network: kind, output for one image, number of units, poolings; `*` marks the chosen."""
     tables = []
     for name, target in targets.items():
-        table = _table("layer", "kind", "output", "units", "poolings", title=name)
+        table = plain_table("layer", "kind", "output", "units", "poolings", title=name)
         for row in target.layer_table():
             chosen = row.name in target.layers
             shown = (f"* {row.name}" if chosen else row.name) or "(the network itself)"
@@ -25,12 +25,12 @@ def layers(targets: "Mapping[str, Target]") -> str:
             )
             table.add_row(shown, row.kind, " x ".join(map(str, row.shape)), str(row.units), pools.replace("[", r"\["))
         tables.append(table)
-    return _text(*tables)
+    return as_text(*tables)
 
 
 def units(targets: "Mapping[str, Target]") -> str:
     """The units that the run would explain: network, layer, pooling, number, indices."""
-    table = _table("target", "layer", "pool", "units", "which")
+    table = plain_table("target", "layer", "pool", "units", "which")
     for name, target in targets.items():
         for row in target.layer_table(layers=target.layers):
             wanted = None if target.units is None else target.units[row.name]
@@ -39,7 +39,7 @@ def units(targets: "Mapping[str, Target]") -> str:
             )
             count = row.units if wanted is None else len(wanted)
             table.add_row(name, row.name, target.layers[row.name], str(count), which)
-    return _text(table)
+    return as_text(table)
 
 
 def concepts(words: Any, probe: "Probe") -> str:
@@ -51,7 +51,7 @@ def concepts(words: Any, probe: "Probe") -> str:
 
 def data(probe: "Probe") -> str:
     """Size, splits, classes, superclasses and fingerprint of the images."""
-    table = _table("what", "value", title=probe.name)
+    table = plain_table("what", "value", title=probe.name)
     table.add_row("images", str(len(probe)))
     table.add_row("domain", probe.domain)
     for split, rows in probe.splits.items():
@@ -63,14 +63,16 @@ def data(probe: "Probe") -> str:
     table.add_row("superclasses", f"{len(superclasses)}: {', '.join(superclasses[:12])}" if superclasses else "-")
     table.add_row("known of every image", f"{len(probe.truth[0])} concepts" if probe.truth is not None else "-")
     table.add_row("fingerprint", probe.fingerprint)
-    return _text(table)
+    return as_text(table)
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def plain_table(*columns: str | Column, title: str | None = None) -> Table:
+    """A table without lines, its title on the left."""
     return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
 
 
-def _text(*tables: Table) -> str:
+def as_text(*tables: Table) -> str:
+    """Tables below each other, 140 characters wide at most."""
     page = io.StringIO()
     console = Console(file=page, width=140)
     for table in tables:
