@@ -47,11 +47,28 @@ def load(
     Raises:
         UserError: What cannot be imported or called, weights that do not fit, or a layer that does not exist.
     """
+    module = module_of(model, weights, arguments, f"or set target.{name or 'custom'}.weights=FILE")
+    return target(
+        name or called(model), module, transform_of(transform), layers, pool, class_names_of(classes), **options
+    )
+
+
+def module_of(
+    model: str | nn.Module | Callable[..., nn.Module],
+    weights: str | Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    hint: str = "",
+) -> nn.Module:
+    """The module itself, made and filled as `load` says; `hint` ends the message when a download fails."""
     module = model if isinstance(model, nn.Module) else _make(model, arguments or {})
-    if weights is not None:
-        fill(module, weights_file(weights, f"or set target.{name or 'custom'}.weights=FILE"))
-    label = name or (model.rsplit(".", 1)[-1] if isinstance(model, str) else type(module).__name__)
-    return target(label, module, transform_of(transform), layers, pool, class_names_of(classes), **options)
+    return module if weights is None else fill(module, weights_file(weights, hint))
+
+
+def called(model: str | nn.Module | Callable[..., nn.Module]) -> str:
+    """The usual name of a network: the last part of its import path, or its class or function."""
+    if isinstance(model, str):
+        return model.rsplit(".", 1)[-1]
+    return type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "network")
 
 
 def target(

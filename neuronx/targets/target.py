@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronx.errors import UserError, unknown
+from neuronx.latents import Inputs, Latents, run, to_device_of
 from neuronx.preprocess import Preprocess
 from neuronx.targets.dictionary import SUFFIX, Dictionary, substituted
 from neuronx.targets.identity import module_digest, prefix_tokens
@@ -56,6 +57,7 @@ class Target:
         dictionary_layer: The layer that it reads; the first one asked for by default.
         prefix_tokens: Number of tokens before a transformer's patches; counted from the module by default.
         channels: Where 4-D outputs keep their units: `first`, `last`, or `auto` (see `unit_axis`).
+        latents: Of an image generator, whose `transform` they are too; None for a network that takes pictures.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Target:
     dictionary_layer: str | None = None
     prefix_tokens: int | None = None
     channels: str = "auto"
+    latents: Latents | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in ("auto", "first", "last"):
@@ -200,14 +203,18 @@ class Target:
         """What the network has, by one forward pass: the rows of `show=layers`, in the order of the module.
 
         Args:
-            image: (1, 3, H, W) float32; a blank one of the network's input size (224 where unknown) by default.
+            image: (1, 3, H, W) float32; a blank one of the network's input size (224 where unknown) by default, and
+                latents for a generator.
             layers: Only these; by default all that run and put out a tensor that units can be read from.
         """
-        if image is None:
-            image = torch.zeros(1, 3, *[self.input_size or 224] * 2)
+        inputs: Inputs | None = image
+        if inputs is None and self.latents is not None:
+            inputs = self.latents.draw(torch.zeros(1, dtype=torch.int64), 0)
+        elif inputs is None:
+            inputs = torch.zeros(1, 3, *[self.input_size or 224] * 2)
         names = ["", *layer_names(self.module), *self._dictionaries()] if layers is None else list(layers)
         with self.record(names, lambda _, output: output, strict=layers is not None) as found, torch.inference_mode():
-            self.module(image.to(next(self.module.parameters(), image).device))
+            run(self.module, to_device_of(self.module, inputs))
         shapes = {name: tuple(found[name].shape[1:]) for name in names if name in found or layers is not None}
         return [
             LayerRow(

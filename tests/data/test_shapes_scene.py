@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from neuronx.data.shapes import seeds
-from neuronx.data.shapes.chance import mix, pick, uniforms
+from neuronx.chance import mix, pick, uniforms
 from neuronx.data.shapes.names import BACKGROUNDS, CLASS_NAMES, COLOURS, SHAPES, SIZES, TEXTURES
 from neuronx.data.shapes.scene import sample
 from neuronx.data.shapes.words import labels

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from neuronx.data.shapes.chance import uniforms
+from neuronx.chance import uniforms
 from neuronx.data.shapes.names import BACKGROUNDS
 from neuronx.data.shapes.palette import rgb
 from neuronx.data.shapes.scene import SHEET, SIDE, Scenes

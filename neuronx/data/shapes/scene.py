@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from neuronx.data.shapes.chance import pick, uniforms
+from neuronx.chance import pick, uniforms
 from neuronx.data.shapes.names import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES
 
 SIDE = 64

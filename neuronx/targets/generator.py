@@ -1,0 +1,120 @@
+"""Image generators as targets: your own, BigGAN-like ones too, and that of the embedded world."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from neuronx.checkpoints import find, read
+from neuronx.errors import UserError
+from neuronx.latents import Latents
+from neuronx.targets.classes import class_names_of
+from neuronx.targets.custom import called, module_of, target
+from neuronx.targets.layers import Layers
+from neuronx.targets.shapes_generator import ShapesGenerator
+from neuronx.targets.target import Target
+
+
+def load(
+    model: str | nn.Module | Callable[..., nn.Module],
+    weights: str | Path | None = None,
+    latent_dim: int | Sequence[int] | Sequence[Sequence[int]] = 128,
+    classes: int | str | Path | Sequence[str] | None = None,
+    one_hot: bool = False,
+    truncation: float | None = None,
+    scale: float = 1.0,
+    output_range: tuple[float, float] = (-1.0, 1.0),
+    layers: Layers = "",
+    pool: str = "avg",
+    arguments: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    domain: str = "natural",
+    **options: Any,
+) -> Target:
+    """Makes a target of an image generator of your own; it is called as `module(z)`, or with classes as `module(z, y)`.
+
+    Args:
+        model: As in `neuronx.targets.custom.load`, as are `weights`, `layers`, `pool`, `arguments` and `name`.
+        weights: Of the module.
+        latent_dim: Length of the latent vector; [128, 1, 1] for a tensor of that shape, and [[128], [64, 1, 1]] for
+            several, which the module takes in this order, before the class.
+        classes: Their number, or their names: `imagenet`, a file with one name a line, or the names; None for none.
+        one_hot: The module takes a class as a row of zeros with a single one.
+        truncation: Latents beyond plus and minus this are drawn again.
+        scale: Factor on the latents.
+        output_range: What the module puts out for black and for white.
+        layers: Asked for: one, several, or layer -> pooling; "" is the picture itself.
+        pool: For layers without a pooling of their own.
+        arguments: For the callable.
+        name: In tables.
+        domain: The kind of pictures, "shapes" or "natural", for the judges.
+        options: As `neuronx.targets.custom.target` takes them.
+
+    Raises:
+        UserError: What cannot be imported or called, weights that do not fit, latents that cannot be, or a layer that
+            does not exist.
+    """
+    module = module_of(model, weights, arguments, f"or set target.{name or 'generator'}.weights=FILE")
+    names = () if isinstance(classes, int) else class_names_of(classes)
+    latents = Latents(
+        shapes=_shapes(latent_dim),
+        classes=classes if isinstance(classes, int) else len(names),
+        one_hot=one_hot,
+        truncation=truncation,
+        scale=scale,
+        output_range=output_range,
+        domain=domain,
+        class_names=tuple(names),
+    )
+    return target(name or called(model), module, latents, layers, pool, latents=latents, **options)
+
+
+def shapes(
+    checkpoint: str | Path,
+    layers: Layers | None = None,
+    pool: str = "avg",
+    truncation: float | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Target:
+    """Makes a target of the embedded world's generator.
+
+    Args:
+        checkpoint: Name of a shipped one (shapes_gan), or a safetensors file with its card beside it, as
+            `train.py generator=` writes them.
+        layers: Asked for: one, several, or layer -> pooling; by default those of the card.
+        pool: For layers without a pooling of their own.
+        truncation: Latents beyond plus and minus this are drawn again.
+        name: In tables; by default that of the file.
+        options: As `neuronx.targets.custom.target` takes them.
+
+    Raises:
+        UserError: No such file or name, or one that is no generator.
+    """
+    state, card = read(checkpoint)
+    path = find(checkpoint)
+    if "generator" not in card:
+        raise UserError(f"The card of {path} describes no generator.")
+    module = ShapesGenerator(len(card["classes"]), **card["generator"])
+    module.load_state_dict(state)
+    return load(
+        module,
+        latent_dim=card["generator"]["latent_dim"],
+        classes=card["classes"],
+        truncation=truncation,
+        layers=card["layers"] if layers is None else layers,
+        pool=pool,
+        name=name or path.stem,
+        domain="shapes",
+        **options,
+    )
+
+
+def _shapes(latent_dim: int | Sequence[int] | Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """`latent_dim` as the shapes of all latent tensors."""
+    if isinstance(latent_dim, int):
+        return ((latent_dim,),)
+    if all(isinstance(side, int) for side in latent_dim):
+        return (tuple(latent_dim),)  # type: ignore[arg-type]
+    return tuple((shape,) if isinstance(shape, int) else tuple(shape) for shape in latent_dim)
