@@ -1,13 +1,16 @@
 """Pixel labels that are made up, for tests of what is counted on them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from neuronx.data.segmentation import Regions
+from neuronx.methods.net_dissect.tally import Tally, tally
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,9 @@ class Painted:
 
     truth: Tensor
     names: tuple[str, ...]
-    categories: tuple[str, ...] = ("object",)
-    category: Tensor = torch.zeros(0, dtype=torch.long)
+    categories: tuple[str, ...]
+    category: Tensor
+    fingerprint: str = "painted"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -26,6 +30,9 @@ class Painted:
     @property
     def grid(self) -> tuple[int, int]:
         return tuple(self.truth.shape[-2:])
+
+    def presence(self, rows: Sequence[int]) -> Tensor:
+        return self.truth[rows].flatten(2).any(2)
 
     def regions(self, rows: Sequence[int], transform=None, grid=None) -> Regions:
         maps, picture, shows = [], [], []
@@ -70,3 +77,30 @@ def _blobs(images: int = 12, concepts: int = 6, units: int = 5, side: int = 14, 
     truth = rectangles(concepts, 0.5)
     fires = rectangles(units, 0.6) | truth[:, torch.arange(units) % concepts].roll(1, -1)
     return truth, fires & (torch.rand(images, units, 1, 1, generator=chance) < 0.7)
+
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "netdissect_tally.json").read_text())
+
+
+def golden_truth() -> torch.Tensor:
+    """Masks (N, C, 4, 4) of the fixture's labels 1 to 6; label 0 is no concept."""
+    truth = torch.zeros(len(GOLDEN["images"]), len(GOLDEN["labels"]), 4, 4, dtype=torch.bool)
+    for image, marks in zip(truth, GOLDEN["images"], strict=True):
+        for marked in marks.values():
+            for channel in marked["pixels"] if isinstance(marked, dict) else []:
+                pixels = torch.tensor(channel)
+                for label in pixels.unique():
+                    image[label] |= pixels == label
+            for label in marked if isinstance(marked, list) else []:
+                image[label] = True
+    return truth[:, 1:]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Tally:
+    """The tally of the golden features and labels."""
+    labelled = painted(golden_truth(), GOLDEN["labels"][1:], GOLDEN["primary_category_of_label"][1:])
+    maps = torch.tensor(GOLDEN["features_NxUx2x2"], dtype=torch.float64)
+    thresholds = torch.tensor(GOLDEN["thresholds"], dtype=torch.float64)
+    rows = torch.arange(len(maps)).split(4)
+    return tally(((maps[some], labelled.regions(some)) for some in rows), thresholds, labelled)

@@ -17,29 +17,6 @@ from neuronx.methods.net_dissect.tally import DENOMINATORS, Tally, Tallying, tal
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "netdissect_tally.json").read_text())
 
 
-def golden_truth() -> torch.Tensor:
-    """Masks (N, C, 4, 4) of the fixture's labels 1 to 6; label 0 is no concept."""
-    truth = torch.zeros(len(GOLDEN["images"]), len(GOLDEN["labels"]), 4, 4, dtype=torch.bool)
-    for image, marks in zip(truth, GOLDEN["images"], strict=True):
-        for marked in marks.values():
-            for channel in marked["pixels"] if isinstance(marked, dict) else []:
-                pixels = torch.tensor(channel)
-                for label in pixels.unique():
-                    image[label] |= pixels == label
-            for label in marked if isinstance(marked, list) else []:
-                image[label] = True
-    return truth[:, 1:]
-
-
-@pytest.fixture(scope="module")
-def golden(painted) -> Tally:
-    labelled = painted(golden_truth(), GOLDEN["labels"][1:], GOLDEN["primary_category_of_label"][1:])
-    maps = torch.tensor(GOLDEN["features_NxUx2x2"], dtype=torch.float64)
-    thresholds = torch.tensor(GOLDEN["thresholds"], dtype=torch.float64)
-    rows = torch.arange(len(maps)).split(4)
-    return tally(((maps[some], labelled.regions(some)) for some in rows), thresholds, labelled)
-
-
 def test_the_published_variant_matches_the_published_code(golden):
     assert golden.both.tolist() == [row[1:] for row in GOLDEN["tally_both_UxL"]]
     assert golden.truth.tolist() == GOLDEN["tally_labels"][1:]
