@@ -95,14 +95,21 @@ class Clip:
         target = self.encoder.image_target(self.name)
         return record(target, probe, trainer, layers={"": "none"}, batch_size=self.batch_size)[""].values
 
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit embeddings of phrases, (C, D) float32, made once for equal phrases, template and weights."""
+    def embed_texts(self, texts: Sequence[str], *, store: bool = True) -> Tensor:
+        """Unit embeddings of phrases, (C, D) float32, made once for equal phrases, template and weights.
+
+        Args:
+            texts: The C phrases.
+            store: False keeps nothing on disk, for lists that are long and of no further use.
+        """
         from safetensors.torch import load as read
         from safetensors.torch import save
 
+        full = [self.template.replace("{}", text) for text in texts] if self.template else list(texts)
+        if not store:
+            return self.encoder.embed(full, TEXTS)
         made = entry("texts", {"clip": self.digest, "texts": list(texts)})
         if not made.complete:
-            full = [self.template.replace("{}", text) for text in texts] if self.template else list(texts)
             made.write("embeddings.safetensors", save({"embeddings": self.encoder.embed(full, TEXTS)}))
             made.publish()
         return read((made.path / "embeddings.safetensors").read_bytes())["embeddings"]

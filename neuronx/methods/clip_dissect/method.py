@@ -2,11 +2,13 @@
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
+from neuronx.methods.clip_dissect.pairs import best_pairs
 from neuronx.methods.clip_dissect.similarity import SIMILARITIES, labels, top_rows
 from neuronx.types import Activations, Explanation, TrainerFactory
 
@@ -32,6 +34,8 @@ class ClipDissect:
         similarity: str = "soft_wpmi",
         n_labels: int = 1,
         n_evidence: int = 15,
+        pairs: bool = False,
+        pairs_from: int = 100,
         **options: float | None,
     ) -> None:
         """Chooses how to measure similarity.
@@ -43,6 +47,8 @@ class ClipDissect:
                 cos_similarity.
             n_labels: How many of the best concepts become terms; k of them have weight 1/k each.
             n_evidence: How many images become evidence.
+            pairs: Whether pairs of words may become labels too, such as "red star": see `pairs.py`. Takes long.
+            pairs_from: How many of a unit's best words are paired.
             options: Of the similarity function, such as top_k=28; None is its published default.
         """
         if similarity not in SIMILARITIES:
@@ -54,7 +60,10 @@ class ClipDissect:
                 raise unknown(f"option of {similarity}", name, known)
         if n_labels < 1:
             raise UserError(f"explain.clip_dissect.n_labels is {n_labels}; it must be at least 1.")
+        if pairs_from < 2:
+            raise UserError(f"explain.clip_dissect.pairs_from is {pairs_from}; a pair needs at least 2 words.")
         self.clip, self.words, self.similarity = clip, words, similarity
+        self.pairs, self.pairs_from = pairs, pairs_from
         self.n_labels, self.n_evidence, self.options = n_labels, n_evidence, given
 
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
@@ -67,25 +76,34 @@ class ClipDissect:
 
         rows, names = probe.split("train", "val"), self.words.of(probe)
         self._check_number(len(rows), probe.name)
-        cosines = self.clip.embed_images(probe, trainer)[rows] @ self.clip.embed_texts(names).T
+        images = self.clip.embed_images(probe, trainer)[rows]
+        cosines = images @ self.clip.embed_texts(names).T
         explanations: list[Explanation] = []
         for layer, recorded in record(target, probe, trainer).items():
-            explained = self.explain_layer(recorded, rows, cosines, names)
-            wanted = None if target.units is None else set(target.units[layer])
-            explanations += [one for one in explained if wanted is None or one.unit.index in wanted]
+            wanted = range(len(recorded.units)) if target.units is None else target.units[layer]
+            explanations += self.explain_layer(recorded, rows, cosines, names, wanted, images if self.pairs else None)
         return explanations
 
     def explain_layer(
-        self, recorded: Activations, rows: Tensor, cosines: Tensor, names: tuple[str, ...]
+        self,
+        recorded: Activations,
+        rows: Tensor,
+        cosines: Tensor,
+        names: tuple[str, ...],
+        units: Sequence[int] | None = None,
+        images: Tensor | None = None,
     ) -> list[Explanation]:
-        """Labels all units of one layer.
+        """Labels units of one layer.
 
         Args:
             recorded: The layer's activations on all N images.
             rows: (R,) the images to look at.
             cosines: (R, C) of those images with the concepts.
             names: The C concepts.
+            units: Indices of those to label; all by default.
+            images: (R, D) embeddings of those images, for labels that are pairs of concepts.
         """
+        units = range(len(recorded.units)) if units is None else units
         values = recorded.values[rows]
         low, high = values.amin(0), values.amax(0)
         broken = (~(low.isfinite() & high.isfinite())).nonzero().flatten().tolist()
@@ -102,18 +120,31 @@ class ClipDissect:
                 "label. similarity=cos_similarity_cubed looks at each unit alone.",
                 stacklevel=2,
             )
-        best = labels(scores, names, self.n_labels)
+        best = dict(enumerate(labels(scores, names, self.n_labels)))
+        if images is not None:
+            best |= best_pairs(
+                scores,
+                names,
+                [k for k in units if chosen[k]],
+                images,
+                values,
+                lambda texts: self.clip.embed_texts(texts, store=False),
+                self.similarity,
+                self.n_labels,
+                self.pairs_from,
+                **self.options,
+            )
         evidence = rows[top_rows(values, min(self.n_evidence, len(rows))).T].tolist()
         return [
             Explanation(
-                unit,
+                recorded.units[k],
                 tuple((name, 1 / len(best[k])) for name, _ in best[k]),
                 evidence=tuple(evidence[k]),
                 notes=(("similarity", best[k][0][1]),),
             )
             if chosen[k]
-            else Explanation(unit, ())
-            for k, unit in enumerate(recorded.units)
+            else Explanation(recorded.units[k], ())
+            for k in units
         ]
 
     def _check_number(self, images: int, source: str) -> None:
