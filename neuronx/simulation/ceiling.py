@@ -54,12 +54,14 @@ class Ceiling:
     """Ridge regressions of the K units of a layer on C concepts.
 
     Attributes:
-        weights: (K, C) float64. The constant is left out, since a correlation does not see it.
+        weights: (K, C) float64.
         penalty: (K,) float64.
+        bias: (K,) float64.
     """
 
     weights: Tensor
     penalty: Tensor
+    bias: Tensor
 
 
 class Gram(LightningModule):
@@ -133,9 +135,11 @@ def fit_ceiling(train: Gram, val: Gram, trainer: TrainerFactory) -> dict[str, Ce
     for gram in (train, val):
         trainer().test(gram, verbose=False)
     weights, penalty = ridge(train.products, val.products)
+    both = train.products + val.products
+    bias = train.origin[0] + (both.y.cpu() - weights @ both.f.cpu()) / both.n.cpu()
     sizes = [one.values.shape[1] for one in train.recorded.values()]
-    parts = zip(train.recorded, weights.split(sizes), penalty.split(sizes), strict=True)
-    return {layer: Ceiling(W, p) for layer, W, p in parts}
+    parts = zip(train.recorded, weights.split(sizes), penalty.split(sizes), bias.split(sizes), strict=True)
+    return {layer: Ceiling(*found) for layer, *found in parts}
 
 
 def ridge(train: Products, val: Products) -> tuple[Tensor, Tensor]:
