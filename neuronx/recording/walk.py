@@ -1,8 +1,15 @@
-"""One more pass over some images, for whatever needs whole maps and not just their pooled values."""
+"""One pass over some images, for whatever looks at the outputs of layers: recordings, exemplars, masks.
 
+Whoever looks is a `Watcher`; several watch the same pass, so that the network runs once for all of them.
+"""
+
+import copy
+import dataclasses
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule, Trainer
@@ -10,11 +17,43 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from neuronx.data.probe import Probe
+from neuronx.errors import UserError
 from neuronx.targets.target import Target
 from neuronx.types import TrainerFactory
 
+FLUSH_SECONDS = 10.0
+
 Visit = Callable[[Tensor, Mapping[str, Tensor]], None]
 """Gets rows (B,) of the probe on the CPU and layer -> output on the trainer's device: (B, K), tokens or maps."""
+
+
+class Watcher(Protocol):
+    """Looks at layers during a pass. Under DDP each process has its own, which sees its share of the batches."""
+
+    @property
+    def layers(self) -> Collection[str]:
+        """Names, in the canonical spelling."""
+        ...
+
+    def done(self, batches: Sequence[Tensor]) -> Collection[int]:
+        """Which of the batches (rows each) it needs no more; asked once, before the pass."""
+        ...
+
+    def look(self, layer: str, output: Tensor, rows: Tensor) -> None:
+        """Sees what a layer puts out for some rows (B,), while the network runs.
+
+        Later layers may write into the output; of a layer that runs several times in a pass, the last look counts.
+        A UserError raised here is completed with the names of layer and network: "it has no positions".
+        """
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Takes what it last saw as final: the network has gone through these rows."""
+        ...
+
+    def flush(self) -> None:
+        """Writes down what it holds in memory only; called every ten seconds, and at the end."""
+        ...
 
 
 def walk(
@@ -44,45 +83,30 @@ def walk(
         skip: Numbers of batches to leave out.
     """
     runner = trainer()
-    predict(_Walk(target, probe, [target.canonical(layer) for layer in layers], visit, rows, batch_size, skip), runner)
+    visitor = _Visitor([target.canonical(layer) for layer in layers], visit, skip)
+    watch(target, probe, runner, [visitor], rows, batch_size)
     return runner
 
 
-class _Walk(LightningModule):
-    def __init__(
-        self,
-        target: Target,
-        probe: Probe,
-        layers: list[str],
-        visit: Visit,
-        rows: Tensor | None,
-        batch_size: int | None,
-        skip: frozenset[int],
-    ) -> None:
-        super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.network, self.dictionary = target.module, target.dictionary
-        self.target, self.probe, self.layers, self.visit = target, probe, layers, visit
-        self.rows, self.batch_size, self.skip = rows, batch_size, skip
+def watch(
+    target: Target,
+    probe: Probe,
+    runner: Trainer,
+    watchers: Sequence[Watcher],
+    rows: Tensor | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Runs the network over images once for several watchers.
 
-    def predict_dataloader(self) -> DataLoader:
-        return self.probe.loader(
-            self.target.transform,
-            self.rows,
-            batch_size=self.batch_size,
-            rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
-            skip=self.skip,
-        )
-
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, rows = batch
-        with self.target.record(self.layers) as found:
-            self.network(images)
-        self.visit(rows.cpu(), found)
-        if self.trainer.received_sigterm:
-            raise SystemExit(143)
-        return rows  # Lightning warns of steps that return nothing.
+    Args:
+        target: The network; what the trainer's precision does to weights is done to a copy.
+        probe: The images; their loader may give tuples of inputs, as generators take them.
+        runner: Its `predict` runs the pass.
+        watchers: Who looks.
+        rows: The images; all by default.
+        batch_size: Images at a time; the probe's own by default.
+    """
+    predict(Pass(_safe(target, runner), probe, watchers, rows, batch_size), runner)
 
 
 def predict(module: LightningModule, runner: Trainer) -> None:
@@ -91,6 +115,119 @@ def predict(module: LightningModule, runner: Trainer) -> None:
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Total length of `DataLoader`.*")
         runner.predict(module, return_predictions=False)
+
+
+@contextmanager
+def naming(target: Target, layer: str) -> Iterator[None]:
+    """Completes a UserError such as "it has no positions" with the names of the layer and the network."""
+    try:
+        yield
+    except UserError as mistake:
+        raise UserError(f"Layer `{layer}` of {target.name}: {mistake}.") from None
+
+
+def on_first(runner: Trainer, work: Callable[[], None]) -> None:
+    """Runs `work` in the first process once all have come here; the others wait, and raise its UserError too."""
+    runner.strategy.barrier()
+    mistake: str | None = None
+    if runner.is_global_zero:
+        try:
+            work()
+        except UserError as error:
+            mistake = str(error)
+    mistake = runner.strategy.broadcast(mistake)
+    if mistake is not None:
+        raise UserError(mistake)
+
+
+class Pass(LightningModule):
+    """The LightningModule of `watch`."""
+
+    def __init__(
+        self, target: Target, probe: Probe, watchers: Sequence[Watcher], rows: Tensor | None, batch_size: int | None
+    ) -> None:
+        super().__init__()
+        # With more processes than batches left, some have nothing to do.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.network, self.dictionary = target.module, target.dictionary
+        self.target, self.probe, self.watchers = target, probe, watchers
+        self.rows = torch.arange(len(probe)) if rows is None else rows
+        self.batch_size = batch_size or probe.batch_size
+        self.layers = list(dict.fromkeys(layer for watcher in watchers for layer in watcher.layers))
+        self.current = self.rows[:0]
+        self.flushed = time.monotonic()
+
+    def predict_dataloader(self) -> DataLoader:
+        """The batches of this process that some watcher still needs."""
+        batches = self.rows.split(self.batch_size)
+        return self.probe.loader(
+            self.target.transform,
+            self.rows,
+            batch_size=self.batch_size,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+            skip=frozenset.intersection(*(frozenset(watcher.done(batches)) for watcher in self.watchers)),
+        )
+
+    def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
+        """Shows the watchers one batch of (inputs, rows (B,)); returns the rows."""
+        inputs, rows = batch
+        self.current = rows.cpu()
+        with self.target.record(self.layers, self._look):
+            self.network(*inputs) if isinstance(inputs, tuple | list) else self.network(inputs)
+        for watcher in self.watchers:
+            watcher.keep(self.current)
+        if self.trainer.received_sigterm:
+            # Lightning would run on to the end; what is on disk is where the next run goes on.
+            self._flush()
+            raise SystemExit(143)
+        if time.monotonic() - self.flushed >= FLUSH_SECONDS:
+            self._flush()
+        return rows
+
+    def on_predict_end(self) -> None:
+        """Writes what is still in memory."""
+        self._flush()
+
+    def _flush(self) -> None:
+        for watcher in self.watchers:
+            watcher.flush()
+        self.flushed = time.monotonic()
+
+    def _look(self, layer: str, output: Tensor) -> Tensor:
+        for watcher in self.watchers:
+            if layer in watcher.layers:
+                with naming(self.target, layer):
+                    watcher.look(layer, output, self.current)
+        return output.new_empty(0)
+
+
+class _Visitor:
+    """Shows a function whole outputs."""
+
+    def __init__(self, layers: list[str], visit: Visit, skip: frozenset[int]) -> None:
+        self.layers, self.visit, self.skip = layers, visit, skip
+        self.found: dict[str, Tensor] = {}
+
+    def done(self, batches: Sequence[Tensor]) -> Collection[int]:
+        return self.skip
+
+    def look(self, layer: str, output: Tensor, rows: Tensor) -> None:
+        self.found[layer] = output.clone()
+
+    def keep(self, rows: Tensor) -> None:
+        self.visit(rows, self.found)
+        self.found = {}
+
+    def flush(self) -> None:
+        pass
+
+
+def _safe(target: Target, runner: Trainer) -> Target:
+    """The target, its network copied where the trainer's precision would change the weights for good."""
+    if str(runner.precision) == "32-true" or str(runner.precision).endswith("mixed"):
+        return target
+    return dataclasses.replace(target, module=copy.deepcopy(target.module), dictionary=copy.deepcopy(target.dictionary))
 
 
 @contextmanager

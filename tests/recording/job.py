@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from neuronx.data.probe import Probe
 from neuronx.preprocess import Preprocess
-from neuronx.recording import record as recording
+from neuronx.recording import walk
+from neuronx.recording.record import record
 from neuronx.targets.target import Target
 from neuronx.trainer import make
 
@@ -46,7 +47,7 @@ def small_target(layers: dict[str, str] | None = None, **options) -> Target:
 if __name__ == "__main__":
     devices, images, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     torch.set_num_threads(1)
-    recording.FLUSH_SECONDS = 0.0
+    walk.FLUSH_SECONDS = 0.0
     strategy = "ddp" if devices > 1 else "auto"
     trainer = partial(make, accelerator="cpu", devices=devices, strategy=strategy, enable_progress_bar=False)
-    recording.record(small_target(), Noise(images, seconds), trainer)
+    record(small_target(), Noise(images, seconds), trainer)

@@ -1,5 +1,6 @@
 """Recording: right values, kept by content, resumed after anything, the same bytes on one process and on two."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -46,7 +47,7 @@ def test_one_pass_records_every_layer(job, trainer):
 
 def test_the_second_time_nothing_runs(job, trainer, monkeypatch):
     first = record(job.small_target(), job.Noise(21), trainer)
-    monkeypatch.setattr(recording, "predict", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(recording, "watch", lambda *_, **__: pytest.fail("ran again"))
     second = record(job.small_target(), job.Noise(21), trainer)
     assert all(torch.equal(first[layer].values, second[layer].values) for layer in first)
     # Another layer, pooling, network, transform, precision or number of images is another recording.
@@ -57,8 +58,8 @@ def test_the_second_time_nothing_runs(job, trainer, monkeypatch):
         (job.small_target({"2": "avg"}), 21, {}),
         (job.small_target(), 22, {}),
         (job.small_target(), 21, {"precision": "bf16-mixed"}),
-        (recording.dataclasses.replace(other_weight, digest=""), 21, {}),
-        (recording.dataclasses.replace(other_weight, transform=nn.Identity()), 21, {}),
+        (dataclasses.replace(other_weight, digest=""), 21, {}),
+        (dataclasses.replace(other_weight, transform=nn.Identity()), 21, {}),
     ]
     for target, images, options in changed:
         with pytest.raises(pytest.fail.Exception, match="ran again"):
@@ -82,7 +83,7 @@ def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monk
     whole = record(job.small_target(), job.Noise(50), trainer)
     expected = files(own_cache)
     monkeypatch.setenv("NEURONX_CACHE", str(tmp_path / "again"))
-    monkeypatch.setattr(recording, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("neuronx.recording.walk.FLUSH_SECONDS", 0.0)
     seen = []
 
     class Breaks(job.Noise):
@@ -103,8 +104,8 @@ def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monk
 
 
 def test_a_damaged_shard_is_recorded_anew(job, trainer, own_cache, monkeypatch):
-    monkeypatch.setattr(recording, "FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr(recording, "_merge", lambda *_: pytest.fail("stop before merging"))
+    monkeypatch.setattr("neuronx.recording.walk.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(recording.Recorder, "_merge", lambda _: pytest.fail("stop before merging"))
     with pytest.raises(pytest.fail.Exception):
         record(job.small_target(), job.Noise(30), trainer)
     monkeypatch.undo()
@@ -121,7 +122,7 @@ def test_nan_is_named_and_nothing_is_kept(job, trainer, own_cache):
     target = job.small_target()
     target.module[4].bias[3] = float("nan")
     with pytest.raises(UserError, match="Layer `4` of small: unit 3 is NaN or infinite on image 0"):
-        record(recording.dataclasses.replace(target, digest=""), job.Noise(21), trainer)
+        record(dataclasses.replace(target, digest=""), job.Noise(21), trainer)
     kept = [name for name in files(own_cache) if "manifest" in name]
     assert len(kept) == 2, "the two layers without NaN"
 
