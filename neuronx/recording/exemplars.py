@@ -1,18 +1,27 @@
 """Exemplars: the images that excite each unit most, where in them, and the threshold above which a unit is on."""
 
-import math
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from lightning import Trainer
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from neuronx.cache import Entry, entry
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.recording.maps import on_grid
-from neuronx.recording.walk import walk
+from neuronx.recording.record import Recorder, identity, not_finite
+from neuronx.recording.shards import NotFinite, on_disk
+from neuronx.recording.tally import Tally, merge
+from neuronx.recording.walk import Watcher, on_first, watch
 from neuronx.targets.target import Target
-from neuronx.types import TrainerFactory, Unit
+from neuronx.types import Activations, Plain, TrainerFactory, Unit
+
+TAIL_MB = 64
+FILE = "exemplars.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,13 @@ def find_exemplars(
     quantile: float = 0.99,
     rows: Tensor | None = None,
     batch_size: int | None = None,
+    tail_mb: float = TAIL_MB,
 ) -> dict[str, Exemplars]:
     """Finds the exemplars and thresholds of several layers in one pass over the images, or reads them from the store.
+
+    Exact and in bounded memory: of each unit only the values that may decide about the quantile are kept, in memory up
+    to `tail_mb` and in the store beyond. Under DDP each process tallies its share of the batches; what they find is
+    merged exactly, bit for bit what one process finds. A run that broke off goes on where it was.
 
     Args:
         target: The network.
@@ -68,6 +82,7 @@ def find_exemplars(
         quantile: Of the thresholds, in (0, 1): 0.99 in MILAN, 0.995 in Network Dissection.
         rows: The images looked at; train and val by default, since methods see no test images.
         batch_size: Images at a time; the probe's own by default.
+        tail_mb: Megabytes of values in memory, for all layers of a process together, beside those of one batch.
 
     Returns:
         Layer -> exemplars of the whole layer, in the order of `layers`.
@@ -75,38 +90,157 @@ def find_exemplars(
     Raises:
         UserError: k or the quantile out of range, an unknown layer, activations that are NaN or infinite, a full disk.
     """
-    names = [target.canonical(layer) for layer in (target.layers if layers is None else layers)]
-    rows = probe.split("train", "val") if rows is None else rows.unique()
+    runner = trainer()
+    names = target.layers if layers is None else layers
+    finder = Finder(target, probe, runner, names, k=k, quantile=quantile, rows=rows, tail_mb=tail_mb)
+    if finder.layers:
+        watch(target, probe, runner, [finder], finder.rows, batch_size)
+    return finder.finish(runner)
+
+
+def observe(
+    target: Target,
+    probe: Probe,
+    trainer: TrainerFactory,
+    layers: dict[str, str] | None = None,
+    *,
+    k: int = 15,
+    quantile: float = 0.99,
+    rows: Tensor | None = None,
+    batch_size: int | None = None,
+    tail_mb: float = TAIL_MB,
+) -> tuple[dict[str, Activations], dict[str, Exemplars]]:
+    """Records pooled activations of all images and finds the exemplars among some of them, in one pass for both.
+
+    The same as `record` and `find_exemplars` one after the other, and kept in the same places of the store, for the
+    price of one of them. What either of them knows already is not looked for again.
+
+    Args:
+        target: The network.
+        probe: The images.
+        trainer: Makes the trainer whose `predict` runs the pass.
+        layers: Layer -> pooling; the target's own by default.
+        k: As in `find_exemplars`.
+        quantile: As in `find_exemplars`.
+        rows: The images that may be exemplars and count for thresholds; train and val by default.
+        batch_size: Images at a time; the probe's own by default.
+        tail_mb: As in `find_exemplars`.
+
+    Returns:
+        Layer -> activations (N, K), and layer -> exemplars, both in the order of `layers`.
+
+    Raises:
+        UserError: As `record` and `find_exemplars` do.
+    """
+    runner = trainer()
+    recorder = Recorder(target, probe, runner, layers, batch_size)
+    finder = Finder(target, probe, runner, recorder.poolings, k=k, quantile=quantile, rows=rows, tail_mb=tail_mb)
+    watchers: list[Watcher] = [watcher for watcher in (recorder, finder) if watcher.layers]
+    if watchers:
+        watch(target, probe, runner, watchers, None if recorder.layers else finder.rows, batch_size)
+    return recorder.finish(runner), finder.finish(runner)
+
+
+class Finder:
+    """Watches a pass and tallies what excites the units of several layers; see `find_exemplars`."""
+
+    def __init__(
+        self,
+        target: Target,
+        probe: Probe,
+        runner: Trainer,
+        layers: Iterable[str],
+        *,
+        k: int,
+        quantile: float,
+        rows: Tensor | None,
+        tail_mb: float,
+    ) -> None:
+        self.rows = probe.split("train", "val") if rows is None else rows.unique()
+        _check(self.rows, len(probe), k, quantile)
+        self.target, self.k, self.quantile, self.budget = target, k, quantile, tail_mb * 1e6
+        self.wanted = torch.zeros(len(probe), dtype=torch.bool)
+        self.wanted[self.rows] = True
+        facts = {"rows": hashlib.sha256(self.wanted.numpy().tobytes()).hexdigest(), "k": k, "quantile": quantile}
+        self.entries = {}
+        for layer in map(target.canonical, layers):
+            key = identity(target, layer, probe, runner) | {"prefix": target.prefix_tokens} | facts
+            self.entries[layer] = entry("exemplars", key)
+        todo = {layer: place for layer, place in self.entries.items() if not _is_whole(place)}
+        self.tallies = {layer: Tally(place, self.wanted, k, quantile) for layer, place in todo.items()}
+
+    @property
+    def layers(self) -> Collection[str]:
+        """Those that are not in the store yet."""
+        return self.tallies
+
+    def done(self, batches: Sequence[Tensor]) -> Collection[int]:
+        """The batches that no layer needs."""
+        return set.intersection(*(set(tally.done(batches)) for tally in self.tallies.values()))
+
+    def look(self, layer: str, output: Tensor, rows: Tensor) -> None:
+        """Tallies a batch for the time being."""
+        self.tallies[layer].look(output, rows, self.target.prefix_tokens or 0)
+
+    def keep(self, rows: Tensor) -> None:
+        """Takes it for good."""
+        for tally in self.tallies.values():
+            tally.keep()
+        if sum(tally.nbytes for tally in self.tallies.values()) >= self.budget:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is in memory to the store."""
+        for tally in self.tallies.values():
+            tally.flush()
+
+    def finish(self, runner: Trainer) -> dict[str, Exemplars]:
+        """Publishes what all processes have found, and reads all layers asked for."""
+        if self.tallies:
+            on_first(runner, self._merge)
+        return {layer: _read(layer, place) for layer, place in self.entries.items()}
+
+    def _merge(self) -> None:
+        for layer, tally in self.tallies.items():
+            if _is_whole(tally.place):  # another run of the same work was faster
+                continue
+            try:
+                head, thresholds = merge(tally.place, self.wanted, self.k, self.quantile)
+            except NotFinite as error:
+                raise not_finite(self.target, layer, error.unit, error.row) from None
+            tensors = {"rows": head.rows, "peaks": head.peaks, "places": head.places, "thresholds": thresholds}
+            facts: dict[str, Plain] = {"target": self.target.name, "layer": layer, "images": len(self.rows)}
+            facts |= {"grid": head.grid.tolist() or None, "quantile": self.quantile}
+            with on_disk(tally.place.path):
+                tally.place.write(FILE, save(tensors))
+                tally.place.publish(**facts)
+            for part in tally.place.path.glob("part-*"):
+                part.unlink(missing_ok=True)
+
+
+def _check(rows: Tensor, images: int, k: int, quantile: float) -> None:
     if not 0 < quantile < 1:
         raise UserError(f"quantile={quantile}: write a number between 0 and 1, such as 0.99.")
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < images:
+        raise UserError(f"rows {int(rows.min())} to {int(rows.max())} are asked for, but the data has {images} images.")
     if not 1 <= k <= len(rows):
         raise UserError(f"k={k} exemplars of each unit cannot be found among {len(rows)} images.")
-    seen: dict[str, list[Tensor]] = {name: [] for name in names}
 
-    def visit(_: Tensor, found: dict[str, Tensor]) -> None:
-        for name in names:
-            output = found[name].float().cpu()
-            seen[name].append(output if output.ndim == 2 else on_grid(output, target.prefix_tokens or 0))
 
-    walk(target, probe, trainer, names, visit, rows, batch_size=batch_size)  # type: ignore[arg-type]
-    result = {}
-    for name in names:
-        outputs = torch.cat(seen[name])
-        grid = None if outputs.ndim == 2 else tuple(outputs.shape[2:])
-        flat = outputs.reshape(*outputs.shape[:2], -1)
-        peaks, places = flat.max(2)
-        order = torch.sort(peaks, dim=0, descending=True, stable=True).indices[:k]
-        everything = flat.transpose(0, 1).flatten(1).double().sort(1).values
-        rank = quantile * (everything.shape[1] - 1)
-        below, above = everything[:, math.floor(rank)], everything[:, math.ceil(rank)]
-        result[name] = Exemplars(
-            units=tuple(Unit(name, index) for index in range(flat.shape[1])),
-            rows=rows[order].T.contiguous(),
-            peaks=peaks.gather(0, order).T.contiguous(),
-            places=places.gather(0, order).T.contiguous(),
-            thresholds=below.lerp(above, rank % 1).float(),
-            quantile=quantile,
-            grid=grid,  # type: ignore[arg-type]
-            images=len(rows),
-        )
-    return result
+def _is_whole(place: Entry) -> bool:
+    return place.complete and (place.path / FILE).is_file()
+
+
+def _read(layer: str, place: Entry) -> Exemplars:
+    tensors: dict[str, Tensor] = load_file(place.path / FILE)
+    facts: Any = place.manifest()
+    return Exemplars(
+        units=tuple(Unit(layer, index) for index in range(len(tensors["rows"]))),
+        rows=tensors["rows"],
+        peaks=tensors["peaks"],
+        places=tensors["places"],
+        thresholds=tensors["thresholds"],
+        quantile=facts["quantile"],
+        grid=tuple(facts["grid"]) if facts["grid"] else None,
+        images=facts["images"],
+    )

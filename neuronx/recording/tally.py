@@ -1,0 +1,177 @@
+"""What one layer does over a stream of images: the strongest images of each unit and the tail of its values."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial, reduce
+
+import torch
+from torch import Tensor
+
+from neuronx.cache import Entry
+from neuronx.errors import UserError
+from neuronx.recording.maps import on_grid
+from neuronx.recording.parts import Head, Part, find_parts, strongest, write_part
+from neuronx.recording.shards import NotFinite
+from neuronx.recording.tails import Pairs, Side, above, largest, trimmed
+
+SLACK = 2**18
+"""Pairs that are not worth a search for a higher floor."""
+
+
+class Tally:
+    """The running tally of one layer in one process.
+
+    Args:
+        place: Where its parts are written.
+        wanted: (N,) bool, the rows that count.
+        k: Exemplars of each unit.
+        quantile: Of the threshold.
+    """
+
+    def __init__(self, place: Entry, wanted: Tensor, k: int, quantile: float) -> None:
+        self.place, self.wanted, self.k, self.quantile = place, wanted, k, quantile
+        self.left = wanted.clone()
+        self.adopted: list[Tensor] = []
+        self.parts: list[Part] = []
+        self.tail: list[Pairs] = []
+        self.kept = 0
+        self.head: Head | None = None
+        self.latest: tuple[Head, list[Pairs]] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tail that is in memory."""
+        return sum(units.nbytes + values.nbytes for units, values in self.tail)
+
+    def done(self, batches: Sequence[Tensor]) -> Collection[int]:
+        """The batches without a row that counts and is in no part yet."""
+        for part in find_parts(self.place):
+            self.left &= ~part.head.seen
+            self.adopted.append(part.head.floor)
+        return {number for number, rows in enumerate(batches) if not bool(self.left[rows].any())}
+
+    def look(self, output: Tensor, rows: Tensor, prefix: int) -> None:
+        """Sees the layer's output for rows (B,); nothing counts before `keep`."""
+        picked = self.left[rows]
+        if not bool(picked.any()):
+            self.latest = None
+            return
+        grid, values = _positions(output, prefix)
+        if not bool(picked.all()):
+            values = values[picked.to(values.device)]
+        head = self.head or self._blank(values.shape[2], grid)
+        if head.grid.tolist() != grid:
+            raise UserError(f"its grid is {head.grid.tolist()} on some images and {grid} on others; use one image size")
+        side = self._side(grid)
+        signed = values if side.sign == 1 else -values
+        tail = list(above(signed.flatten(0, 1), head.floor.to(values.device)))
+        self.latest = head.joined(_found(values, rows[picked], head, self.k), self.k), tail
+
+    def keep(self) -> None:
+        """Takes what was last seen."""
+        if self.latest is None:
+            return
+        self.head, tail = self.latest
+        self.left &= ~self.head.seen
+        self.tail += tail
+        self.kept += sum(len(units) for units, _ in tail)
+        need = self._side(self.head.grid.tolist()).need
+        if self.kept >= 2 * need * len(self.head.floor) + SLACK:
+            self._raise_floor(self.head, need)
+        self.latest = None
+
+    def flush(self) -> None:
+        """Writes what is in memory as a part."""
+        if self.head is not None and bool(self.head.seen.any()):
+            self.parts.append(write_part(self.place, self.head, self.tail))
+            self.tail = []
+            blank = self._blank(len(self.head.floor), self.head.grid.tolist())
+            self.head = dataclasses.replace(blank, floor=self.head.floor)
+
+    def _raise_floor(self, head: Head, need: int) -> None:
+        """Finds the floor anew, forgets what it leaves behind, and makes one part of those on disk."""
+        floor = largest(lambda: itertools.chain(_stream(self.parts), self.tail), need, head.floor)
+        self.tail = list(trimmed(_drained(self.tail), floor))
+        self.head = dataclasses.replace(head, floor=floor)
+        if self.parts:
+            whole = reduce(lambda a, b: a.joined(b, self.k), [part.head for part in self.parts])
+            whole = dataclasses.replace(whole, floor=floor)
+            joined = write_part(self.place, whole, trimmed(_stream(self.parts), floor))
+            for part in self.parts:
+                if part.path != joined.path:
+                    part.path.unlink(missing_ok=True)
+            self.parts = [joined]
+        self.kept = sum(len(units) for units, _ in self.tail) + sum(part.size for part in self.parts)
+
+    def _side(self, grid: list[int]) -> Side:
+        return Side(self.quantile, int(self.wanted.sum()) * math.prod(grid))
+
+    def _blank(self, units: int, grid: list[int]) -> Head:
+        floor = reduce(torch.maximum, self.adopted, torch.full((units,), -torch.inf))
+        none = torch.empty(units, 0, dtype=torch.int64)
+        wrong = torch.empty(0, dtype=torch.int64)
+        nowhere = torch.zeros_like(self.wanted)
+        return Head(nowhere, floor, none, none.float(), none, torch.tensor(grid, dtype=torch.int64), wrong)
+
+
+def merge(place: Entry, wanted: Tensor, k: int, quantile: float) -> tuple[Head, Tensor]:
+    """Brings the parts of all processes and earlier runs together: (what was found, thresholds (K,) float32).
+
+    Raises:
+        NotFinite: An activation was NaN or infinite; the entry is removed.
+        UserError: Somebody removed parts.
+    """
+    parts = find_parts(place)
+    seen = reduce(torch.logical_or, [part.head.seen for part in parts], torch.zeros_like(wanted))
+    if not bool(seen[wanted].all()):
+        raise UserError(f"Exemplars in {place.path} vanished while they were looked for; run again.")
+    head = reduce(lambda a, b: a.joined(b, k), [part.head for part in parts])
+    if len(head.wrong):
+        place.remove()
+        row, unit = head.wrong.tolist()
+        raise NotFinite(unit, row)
+    side = Side(quantile, int(wanted.sum()) * math.prod(head.grid.tolist()))
+    need, other = (largest(partial(_stream, parts), rank, head.floor) for rank in (side.need, side.other))
+    return head, side.quantile(need, other)
+
+
+def _found(values: Tensor, rows: Tensor, head: Head, k: int) -> Head:
+    """What a batch (B, P, K) adds to what is known: its rows, and those of its peaks that are among the k largest."""
+    peaks = values.amax(1).T.cpu() + 0.0  # -0.0 would sort below 0.0
+    images = rows.expand_as(peaks)
+    known = head.peaks.shape[1]
+    best = strongest(torch.cat([head.peaks, peaks], 1), torch.cat([head.rows, images], 1), k)
+    units, ranks = (best >= known).nonzero(as_tuple=True)
+    numbers = best[units, ranks] - known
+    places = torch.zeros(peaks.shape, dtype=torch.int64)
+    at = numbers.to(values.device), units.to(values.device)
+    places[units, numbers] = values[at[0], :, at[1]].max(1).indices.cpu()
+    seen = torch.zeros_like(head.seen)
+    seen[rows] = True
+    wrong = torch.empty(0, dtype=torch.int64)
+    if not math.isfinite(values.sum()):  # or the sum is too large for a float, although no value is
+        bad = (~values.isfinite()).any(1).nonzero()
+        if len(bad):
+            wrong = torch.stack([rows[bad[0, 0]], bad[0, 1].cpu()])
+    return Head(seen, head.floor, images, peaks, places, head.grid, wrong)
+
+
+def _positions(output: Tensor, prefix: int) -> tuple[list[int], Tensor]:
+    """A layer's output as ([h, w], values (B, h * w, K) float32); ([], (B, 1, K)) where it has no positions."""
+    if output.ndim == 2:
+        return [], output.float()[:, None]
+    maps = on_grid(output, prefix)
+    return list(maps.shape[2:]), maps.movedim(1, 3).flatten(1, 2).float().contiguous()
+
+
+def _stream(parts: list[Part]) -> Iterator[Pairs]:
+    return itertools.chain.from_iterable(part.pairs() for part in parts)
+
+
+def _drained(tail: list[Pairs]) -> Iterator[Pairs]:
+    """Gives a list's elements and lets go of them, so that they and what is made of them are not both in memory."""
+    tail.reverse()
+    while tail:
+        yield tail.pop()
