@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from neuronx.errors import UserError
@@ -69,6 +70,31 @@ def unit_axis(output: Tensor, module: nn.Module, layer: str, channels: str, squa
     else:
         last = channels == "last"
     return 3 if last else 1
+
+
+def put(units: Tensor, unit: int, values: Tensor | float, layer: str) -> None:
+    """Writes values into one unit of an output, in place.
+
+    Args:
+        units: (B, K), tokens (B, K, T) or maps (B, K, H, W).
+        unit: Index.
+        values: A number, (B,) one for each image, or one for each token (B, T) or place (B, H, W).
+        layer: What the error calls it.
+
+    Raises:
+        UserError: A unit that the layer does not have, or values that do not fit.
+    """
+    if not 0 <= unit < units.shape[1]:
+        raise UserError(f"Layer {layer} has units 0 to {units.shape[1] - 1}, not {unit}.")
+    place = units.select(1, unit)
+    given = torch.as_tensor(values, dtype=place.dtype, device=place.device)
+    shape = (-1, *[1] * (place.ndim - 1)) if given.ndim == 1 else given.shape
+    try:
+        place.copy_(given.view(shape).expand_as(place))
+    except RuntimeError as error:
+        raise UserError(
+            f"Values of shape {tuple(given.shape)} do not fit unit {unit} of {layer}, {tuple(place.shape)}."
+        ) from error
 
 
 def _parts(output: Any) -> list[Any]:

@@ -25,7 +25,7 @@ from neuronx.targets.layers import (
     parse_units,
     pooled_layers,
 )
-from neuronx.targets.outputs import first_tensor, swapped, unit_axis
+from neuronx.targets.outputs import first_tensor, put, swapped, unit_axis
 
 SEE = "show=layers lists them all."
 
@@ -171,33 +171,41 @@ class Target:
         Raises:
             UserError: An unknown layer, a unit that it does not have, or values that do not fit.
         """
-        name = dotted(layer)
-        module, encode = self._find(name)
-        if encode is not None:
-            raise UserError(f"Units of a dictionary (`{name}`) can be recorded, not replaced.")
+        with self.edit(layer, lambda units: put(units, unit, values, f"`{dotted(layer)}` of {self.name}")):
+            yield
 
-        def hook(_: nn.Module, __: Any, output: Any) -> Any:
-            old = self._tensor(name, output)
-            axis = unit_axis(old, module, name, self.channels, self._square)
-            if not 0 <= unit < old.shape[axis]:
-                raise UserError(f"Layer `{name}` of {self.name} has units 0 to {old.shape[axis] - 1}, not {unit}.")
-            new = old.clone()
-            place = new.select(axis, unit)
-            given = torch.as_tensor(values, dtype=old.dtype, device=old.device)
-            shape = (-1, *[1] * (place.ndim - 1)) if given.ndim == 1 else given.shape
-            try:
-                place.copy_(given.view(shape).expand_as(place))
-            except RuntimeError as error:
-                raise UserError(
-                    f"Values of shape {tuple(given.shape)} do not fit unit {unit} of `{name}`, {tuple(place.shape)}."
-                ) from error
-            return swapped(output, old, new)
+    @contextmanager
+    def edit(self, layer: str, change: Callable[[Tensor], object]) -> Iterator[None]:
+        """Within the context, what a layer puts out is changed before later layers see it.
 
-        handle = module.register_forward_hook(hook)
+        Args:
+            layer: Name.
+            change: Writes into a copy of the output, units on axis 1: (B, K), tokens (B, K, T), maps (B, K, H, W).
+
+        Raises:
+            UserError: An unknown layer, or one of a dictionary.
+        """
+        module = self.replaceable(layer)
+        handle = module.register_forward_hook(lambda _, __, output: self.edited(layer, output, change))
         try:
             yield
         finally:
             handle.remove()
+
+    def replaceable(self, layer: str) -> nn.Module:
+        """The module that puts out a layer; UserError for an unknown one, or for a dictionary's, which is only read."""
+        module, encode = self._find(layer)
+        if encode is not None:
+            raise UserError(f"Units of a dictionary (`{dotted(layer)}`) can be recorded, not replaced.")
+        return module
+
+    def edited(self, layer: str, output: Any, change: Callable[[Tensor], object], copy: bool = True) -> Any:
+        """An output of a layer with its units changed as in `edit`; the original stays, unless `copy` is False."""
+        old = self._tensor(dotted(layer), output)
+        axis = unit_axis(old, self._find(layer)[0], dotted(layer), self.channels, self._square)
+        new = old.clone() if copy else old
+        change(new.movedim(axis, 1))
+        return swapped(output, old, new) if copy else output
 
     def layer_table(self, image: Tensor | None = None, layers: Iterable[str] | None = None) -> list[LayerRow]:
         """What the network has, by one forward pass: the rows of `show=layers`, in the order of the module.
