@@ -38,7 +38,8 @@ def _truth(probe: Probe) -> tuple[tuple[str, ...], Tensor]:
     truth = probe.truth
     if truth is None:
         raise UserError(
-            f"Nobody knows what the images of `{probe.name}` show: judge=masks needs data with masks or known factors "
-            "(data=shapes); take judge=labels or a CLIP."
+            f"Nobody knows what the images of `{probe.name}` show: judge=masks needs data with labels of pixels "
+            "(data=labelled_pictures, data=broden with its index) or known factors (data=shapes); take judge=labels or "
+            "a CLIP."
         )
     return truth

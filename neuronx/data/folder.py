@@ -14,6 +14,7 @@ from neuronx.data.classes import read_hierarchy, read_names
 from neuronx.data.files import contents, open_rgb, pictures_in, readable
 from neuronx.data.probe import Probe
 from neuronx.data.published import published_for
+from neuronx.data.segmentation import Segmentation
 from neuronx.data.splits import splits_of
 from neuronx.errors import UserError
 
@@ -27,12 +28,14 @@ class Listing:
         paths: Relative to the folder.
         labels: Class index of each; None without labels.
         classes: Folder or name of each class, in class order.
+        segmentation: Makes what the images' pixels show from the positions of the images that could be read.
     """
 
     folder: Path
     paths: Sequence[str]
     labels: Sequence[int] | None = None
     classes: Sequence[str] = ()
+    segmentation: Callable[[Sequence[int]], Segmentation] | None = None
 
 
 def class_folders(root: Path) -> Listing:
@@ -98,6 +101,7 @@ class FolderProbe(Probe):
         self.folder, self.paths = listing.folder, [listing.paths[i] for i in kept]
         self._contents = [content[i] for i in kept]
         self.folders, self._hierarchy = tuple(listing.classes), hierarchy
+        self.segmentation = listing.segmentation(kept) if listing.segmentation else None
         if listing.labels is not None:
             self.labels = torch.tensor([listing.labels[i] for i in kept])
             given = listing.classes if class_names is None else class_names

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from neuronx.data.folder import FolderProbe
 from neuronx.data.probe import Probe, Transform
+from neuronx.data.segmentation import Segmentation
 from neuronx.data.splits import splits_of
 from neuronx.errors import UserError
 
@@ -47,6 +48,7 @@ class InMemoryProbe(Probe):
         name: str = "memory",
         domain: str = "natural",
         splits: int | str | Path = 0,
+        segmentation: Segmentation | None = None,
         as_pictures: bool = False,
         batch_size: int = 64,
         num_workers: int = 0,
@@ -63,6 +65,7 @@ class InMemoryProbe(Probe):
             name: Used in tables.
             domain: The kind of pictures.
             splits: As in `splits_of`.
+            segmentation: What each pixel shows, by the same rows.
             as_pictures: Hand uint8 tensors out as PIL pictures, for transforms that take no batches.
             batch_size: Of the loader.
             num_workers: Processes that load.
@@ -88,6 +91,7 @@ class InMemoryProbe(Probe):
             self.class_names = given or tuple(f"class {i}" for i in range(int(self.labels.max()) + 1))
             self._check_labels(n)
         self.hierarchy = dict(hierarchy or {})
+        self.segmentation = segmentation
         self.splits = splits_of(splits, n, name)
 
     def _check_labels(self, n: int) -> None:

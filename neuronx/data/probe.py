@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from neuronx.data.presence import presence
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError
 
@@ -63,8 +64,16 @@ class Probe(LightningDataModule):
 
     @property
     def truth(self) -> "tuple[tuple[str, ...], Tensor] | None":
-        """Names of the C concepts whose presence is known, and (N, C) bool; None where nothing is known."""
-        return None
+        """Names of the C concepts whose presence is known, and (N, C) bool; None where nothing is known.
+
+        Those of the segmentation, looked through once when first asked for, where a probe does not know better.
+        """
+        return self._seen
+
+    @cached_property
+    def _seen(self) -> "tuple[tuple[str, ...], Tensor] | None":
+        known = self.segmentation
+        return None if known is None else (known.names, presence(known, len(self), self.name))
 
     def split(self, *names: str) -> Tensor:
         """The sorted rows of one or several splits together."""

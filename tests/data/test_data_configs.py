@@ -34,6 +34,7 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setenv("NEURONX_DATA", str(root))
     class_folders(root / "imagenet_val", {"n01440764": N // 2, "n01514859": N // 2})
     class_folders(root / "broden" / "images", {"ade20k": N}, "jpg")
+    class_folders(root / "streets", {"images": N, "annotations": N})
     places = root / "places365_val"
     (places / "val_256").mkdir(parents=True)
     names = [f"{i:03d}.jpg" for i in range(N)]
@@ -66,7 +67,11 @@ def data(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice != "shapes"])
 def test_every_choice_is_instantiated(data, choice):
-    overrides = [f"data={choice}"] + ([f"data.root={data / 'imagenet_val'}"] if choice == "folder" else [])
+    own = {
+        "folder": [f"data.root={data / 'imagenet_val'}"],
+        "labelled_pictures": [f"data.root={data / 'streets'}", "data.legend={0:sky,1:road}", "data.ignore=[255]"],
+    }
+    overrides = [f"data={choice}", *own.get(choice, [])]
     with initialize_config_module("neuronx.configs", version_base="1.3"):
         cfg = compose("evaluate", overrides=overrides)
     probe = instantiate(cfg.data, _convert_="all")
