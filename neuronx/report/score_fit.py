@@ -4,15 +4,16 @@ The fit is the one of figure 5 of Linear Explanations (Oikarinen and Weng, ICML 
 intercept, by least squares, since replacing a unit by its simulation leaves the part 1 - r^2 of its variance wrong.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from neuronx.errors import UserError
+from neuronx.metrics.correlation import moments, pearson
 from neuronx.report.figures import COLOURS, write_figure
 from neuronx.simulation.floors import is_method
 from neuronx.simulation.stored import Stored
@@ -54,7 +55,7 @@ class ScoreFit:
     Attributes:
         slope: Of the ablation score over the squared correlation.
         intercept: Ablation score where the correlation is 0.
-        r: Pearson correlation of ablation score and correlation, in [-1, 1]; NaN where either is constant.
+        r: Pearson correlation of ablation score and correlation, in [-1, 1]; NaN where all ablation scores are equal.
         r_squares: The same with the squared correlation.
         n: Number of pairs.
     """
@@ -106,8 +107,9 @@ def fit_scores(correlation: Sequence[float], ablation: Sequence[float]) -> Score
     if np.ptp(x) == 0:
         raise UserError("A fit needs correlations that differ; all of them are the same.")
     centred = x - x.mean()
+    plain, squared = pearson(moments(torch.tensor(np.stack([r, x])), torch.tensor(np.stack([y, y])))).tolist()
     slope = float(centred @ (y - y.mean()) / (centred @ centred))
-    return ScoreFit(slope, float(y.mean() - slope * x.mean()), _pearson(r, y), _pearson(x, y), len(r))
+    return ScoreFit(slope, float(y.mean() - slope * x.mean()), plain, squared, len(r))
 
 
 def score_fit_figure(pairs: "Mapping[tuple[str, str, str, str], Sequence[Pair]]") -> "Figure":
@@ -237,9 +239,3 @@ def _shown(ablation: Sequence[float]) -> tuple[float, float]:
     low = worst if worst >= usual - 0.5 * max(best - usual, 1e-9) else usual
     margin = 0.05 * max(best - low, 1e-3)
     return low - margin, best + margin
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    norm = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / norm if norm else math.nan
