@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "methods": {"recording", "concepts", "targets", "data", "metrics"},
     "simulation": {"recording", "concepts", "targets", "data", "metrics"},
     "training": {"concepts", "targets", "data", "metrics"},
-    "report": {"metrics", "simulation", "concepts"},
+    "milannotations": {"recording", "targets", "data", "metrics"},
+    "report": {"metrics", "simulation", "concepts", "recording", "data", "milannotations"},
 }
 
 

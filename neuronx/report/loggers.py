@@ -158,11 +158,23 @@ def by_key(scores: Sequence[Score]) -> dict[str, list[float]]:
 
 
 def pictures(folder: Path) -> dict[str, Any]:
-    """The pictures (*.png) in a run's folder by their place in it, W&B's own left out, `PICTURES` at most."""
+    """The pictures of a run as W&B takes them."""
     import wandb
 
-    found = [path for path in sorted(folder.rglob("*.png")) if "wandb" not in path.relative_to(folder).parts]
-    return {f"pictures/{path.relative_to(folder).as_posix()}": wandb.Image(str(path)) for path in found[:PICTURES]}
+    return {key: wandb.Image(str(path)) for key, path in found_pictures(folder).items()}
+
+
+def found_pictures(folder: Path) -> dict[str, Path]:
+    """The pictures (*.png) in a run's folder by their place in it, sheets of whole layers before those of single units.
+
+    W&B's own are left out, and there are `PICTURES` at most.
+    """
+    places = [path.relative_to(folder) for path in folder.rglob("*.png")]
+    mine = sorted(
+        (place for place in places if "wandb" not in place.parts), key=lambda place: (len(place.parts), place)
+    )
+    keys = [place.as_posix().removeprefix("pictures/") for place in mine[:PICTURES]]
+    return {f"pictures/{key}": folder / place for key, place in zip(keys, mine, strict=False)}
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
