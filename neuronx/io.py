@@ -17,6 +17,8 @@ from neuronx.errors import UserError
 
 Cell = str | float | None
 """What a table can hold; NaN and None are written as nothing."""
+Table = tuple[Sequence[str], Iterable[Sequence[Cell]]]
+"""Columns and rows."""
 
 
 def write_atomic(path: str | Path, data: bytes | Iterable[bytes]) -> Path:

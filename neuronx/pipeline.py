@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from neuronx.errors import UserError, unknown
 from neuronx.explanations import ExplanationFile, by_method, read_files
+from neuronx.io import Table
 from neuronx.trainer import is_first
 from neuronx.types import Explanation, Judge, Method, Plain, Score, TrainerFactory
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from neuronx.methods.linear.method import LinearExplanations
     from neuronx.report.activity import Activity
     from neuronx.report.evaluation import Evaluation
+    from neuronx.simulation.importance import Importance
     from neuronx.simulation.stored import Stored
     from neuronx.targets.target import Target
 
@@ -27,8 +29,8 @@ log = logging.getLogger(__name__)
 class HasTables(Protocol):
     """A method that has more to say than its explanations."""
 
-    def tables(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> dict[str, str]:
-        """CSV texts by file name."""
+    def tables(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Mapping[str, Table]:
+        """Columns and rows by file name."""
         ...
 
 
@@ -70,7 +72,7 @@ def evaluate(
     explanations: dict[tuple[str, str], list[Explanation]] = {}
     scores: list[Score] = []
     dead: list[Activity] = []
-    tables: dict[str, str] = {}
+    tables: dict[str, Table] = {}
     for name, target in targets.items():
         images = seen[name]
         explained: dict[str, list[Explanation]] = {}
@@ -101,7 +103,7 @@ def evaluate(
 
 def images_of(target: "Target", probe: "Probe") -> "Probe":
     """What a network is studied on: the probe's pictures, or as many of its own where it generates pictures."""
-    if getattr(target, "latents", None) is None:
+    if target.latents is None:
         return probe
     from neuronx.data.latents import latent_probe
 
@@ -127,7 +129,7 @@ def draw_exemplars(
         explanations: Shown beside the pictures.
     """
     from neuronx.recording.exemplars import find_exemplars
-    from neuronx.report.exemplar_grids import show_exemplars
+    from neuronx.report.exemplar_grids import in_words, show_exemplars
 
     options = {"k": wanted} if isinstance(wanted, int) else dict(wanted)
     which = options.pop("images", "methods")
@@ -141,8 +143,8 @@ def draw_exemplars(
         images = images_of(target, probe)
         rows = images.split("train", "val", "test") if which == "all" else images.split("train", "val")
         found = find_exemplars(target, images, trainer, rows=rows, **options)
-        of_network = {method: said for (network, method), said in explanations.items() if network == name}
-        show_exemplars(found, target, images, trainer, folder, of_network)
+        said = in_words({method: told for (network, method), told in explanations.items() if network == name})
+        show_exemplars(found, target, images, trainer, folder, said)
 
 
 def stored(given: Sequence[ExplanationFile], sim: "Stored") -> "Evaluation":
@@ -200,17 +202,24 @@ def show(
 ) -> str:
     """A table of what the run is about: layers, units, concepts, data, importance; opens pictures only if needed."""
     from neuronx.report import inventory
+    from neuronx.report.importance import importance_table
 
     tables = {
         "layers": lambda: inventory.layers(targets),
         "units": lambda: inventory.units(targets),
         "concepts": lambda: inventory.concepts(words, probe()),
         "data": lambda: inventory.data(probe()),
-        "importance": lambda: inventory.importance(targets, probe(), trainer),
+        "importance": lambda: importance_table(_importance(targets, probe(), trainer)),
     }
     if what not in tables:
         raise unknown("thing to show", what, tables)
     return tables[what]()
+
+
+def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: TrainerFactory) -> "list[Importance]":
+    from neuronx.simulation.importance import importance
+
+    return [one for target in targets.values() for one in importance(target, probe, trainer).values()]
 
 
 def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[Any], **facts: Plain) -> None:
@@ -218,6 +227,7 @@ def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequenc
     from neuronx.report.evaluation import write
     from neuronx.report.figures import histograms, write_figure
     from neuronx.report.record import now, write_record
+    from neuronx.report.score_fit import write_score_fit
     from neuronx.report.tables import show as show_evaluation
 
     if not is_first():
@@ -225,6 +235,7 @@ def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequenc
     write(evaluation, folder)
     if evaluation.scores:
         write_figure(histograms(evaluation.scores), folder / "scores.html")
+        write_score_fit(evaluation.scores, folder)
     write_record(folder, config, finished=now(), **facts)
     for logger in loggers:
         logger.log(evaluation, folder)

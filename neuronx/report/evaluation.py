@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronx.explanations import write_explanations
-from neuronx.io import write_atomic
+from neuronx.io import Table, write_csv
 from neuronx.report.activity import Activity
 from neuronx.report.leaderboard import LeaderboardRow, leaderboard
 from neuronx.scores import write_records, write_scores
@@ -24,7 +24,7 @@ class Evaluation:
         comparisons: Of methods on the same units.
         agreement: Between judges, where there are several; each entry is a sentence when turned into text.
         activity: Dead units, by layer.
-        tables: What methods have to say beyond their explanations: CSV texts by file name.
+        tables: What methods have to say beyond their explanations: columns and rows by file name.
     """
 
     explanations: Mapping[tuple[str, str], Sequence[Explanation]]
@@ -32,7 +32,7 @@ class Evaluation:
     comparisons: Sequence[Comparison] = ()
     agreement: Sequence[Any] = ()
     activity: Sequence[Activity] = ()
-    tables: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
     @cached_property
     def leaderboard(self) -> list[LeaderboardRow]:
@@ -66,7 +66,7 @@ def write(evaluation: Evaluation, folder: str | Path) -> list[Path]:
             name = "_".join((target, layer, method)).replace("/", "-")
             of_layer = [one for one in found if one.unit.layer == layer]
             paths.append(write_explanations(folder / "explanations" / f"{name}.csv", of_layer))
-    paths += [write_atomic(folder / name, text.encode()) for name, text in evaluation.tables.items()]
+    paths += [write_csv(folder / name.replace("/", "-"), *table) for name, table in evaluation.tables.items()]
     if evaluation.scores:
         paths.append(write_scores(folder / "scores.csv", evaluation.scores))
         paths.append(write_records(folder / "leaderboard.csv", LeaderboardRow, evaluation.leaderboard))
