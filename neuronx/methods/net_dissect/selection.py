@@ -22,8 +22,8 @@ def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Se
     found = probe.segmentation
     if found is None:
         raise UserError(
-            f"Nobody has labelled the pixels of `{probe.name}`, which net_dissect and compositional compare units with: take "
-            "data that have masks (data=shapes, broden or labelled_pictures), or leave these methods out."
+            f"Nobody has labelled the pixels of `{probe.name}`, which net_dissect and compositional need: take data "
+            "that have masks (data=shapes, broden or labelled_pictures), or leave these methods out."
         )
     if categories is None:
         return found

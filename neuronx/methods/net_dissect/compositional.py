@@ -1,0 +1,242 @@
+"""Compositional explanations: each unit as a formula of concepts, `red AND NOT square`."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neuronx.cache import Entry, entry
+from neuronx.data.segmentation import Segmentation
+from neuronx.errors import UserError
+from neuronx.io import Cell
+from neuronx.methods.net_dissect.chains import as_published, formula
+from neuronx.methods.net_dissect.dissect import content_key
+from neuronx.methods.net_dissect.patterns import Gathering, Patterns
+from neuronx.methods.net_dissect.scan import scan, thresholds
+from neuronx.methods.net_dissect.search import search
+from neuronx.methods.net_dissect.selection import segmentation_of
+from neuronx.methods.net_dissect.table import DIGITS
+from neuronx.trainer import is_first
+from neuronx.types import Explanation, TrainerFactory
+
+if TYPE_CHECKING:
+    from neuronx.data.probe import Probe
+    from neuronx.recording.exemplars import Exemplars
+    from neuronx.targets.target import Target
+
+log = logging.getLogger(__name__)
+FILE = "formulas.safetensors"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The best formula of each of K units, up to L concepts long.
+
+    Attributes:
+        concepts: (K, L) int64, -1 where there is none.
+        operators: (K, L) int64, what joins each concept to those before it (see `chains`).
+        iou: (K,) float64 of the formula.
+        score: (K,) float64, the same times the penalty.
+        single: (K,) int64, the best concept alone; -1 for a unit that meets none.
+        single_iou: (K,) float64 of that concept.
+    """
+
+    concepts: Tensor
+    operators: Tensor
+    iou: Tensor
+    score: Tensor
+    single: Tensor
+    single_iou: Tensor
+
+
+class Compositional:
+    """Explains each unit by the formula whose cells overlap most with where it fires (Mu and Andreas, NeurIPS 2020).
+
+    An explanation's one term is the formula, with weight 1; its notes are the `iou`, the `length`, and the `single_iou`
+    of the best concept alone. A unit's own area is over all images, as published. A unit that never exceeds its own
+    threshold, or meets no concept where it does, has no terms.
+
+    Unlike the published search, this one tries all concepts, also those absent from the images where the unit fires,
+    and keeps no formula whose last concept changes nothing.
+    """
+
+    def __init__(
+        self,
+        length: int = 3,
+        beam: int = 10,
+        penalty: float = 1.0,
+        published_length: bool = False,
+        quantile: float = 0.005,
+        grid: tuple[int, int] | None = None,
+        categories: Sequence[str] | None = None,
+        whole_images: bool = False,
+        n_evidence: int = 15,
+    ) -> None:
+        """Chooses how to search.
+
+        Args:
+            length: Largest number of concepts in a formula.
+            beam: Formulas kept from one length to the next.
+            penalty: Each concept after the first multiplies the IoU by it; in (0, 1], and 1 is none.
+            published_length: Let NOT count as one concept more in the penalty, as the published code does.
+            quantile: Share of all positions of all images on which a unit fires.
+            grid: (height, width) on which masks are compared; the labels' own by default.
+            categories: That concepts may be of; all by default.
+            whole_images: Let units of a layer without positions fire on whole images.
+            n_evidence: How many images become evidence.
+        """
+        for name, value, fine, right in (
+            ("length", length, length >= 1, "at least 1"),
+            ("beam", beam, beam >= 1, "at least 1"),
+            ("penalty", penalty, 0 < penalty <= 1, "above 0 and at most 1"),
+        ):
+            if not fine:
+                raise UserError(f"explain.compositional.{name} is {value}; it must be {right}.")
+        self.length, self.beam, self.penalty, self.published_length = length, beam, penalty, published_length
+        self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
+        self.quantile, self.categories, self.whole_images, self.n_evidence = (
+            quantile,
+            categories,
+            whole_images,
+            n_evidence,
+        )
+
+    def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
+        """Explains the units asked for, from the train and val images.
+
+        Raises:
+            UserError: For images without pixel labels, a layer without positions, a quantile out of range.
+        """
+        names = segmentation_of(probe, self.categories).names
+        explanations: list[Explanation] = []
+        for layer, (composed, exemplars) in self.compose(target, probe, trainer).items():
+            wanted = None if target.units is None else set(target.units[layer])
+            found = self.explain_layer(composed, exemplars, names)
+            explanations += [one for one in found if wanted is None or one.unit.index in wanted]
+            log.info(
+                "%s %s: mean IoU %.4f with formulas, %.4f with single concepts",
+                *(target.name, layer, composed.iou.mean(), composed.single_iou.mean()),
+            )
+        return explanations
+
+    def explain_layer(self, found: Composed, exemplars: "Exemplars", names: tuple[str, ...]) -> list[Explanation]:
+        """Explains all units of one layer."""
+        return [
+            Explanation(
+                unit,
+                ((str(formula(concepts, operators, names)), 1.0),),
+                evidence=tuple(rows),
+                notes=(("iou", iou), ("length", float(sum(c >= 0 for c in concepts))), ("single_iou", single)),
+            )
+            if concepts[0] >= 0
+            else Explanation(unit, ())
+            for unit, concepts, operators, iou, single, rows in zip(
+                exemplars.units,
+                found.concepts.tolist(),
+                found.operators.tolist(),
+                found.iou.tolist(),
+                found.single_iou.tolist(),
+                exemplars.rows.tolist(),
+                strict=True,
+            )
+        ]
+
+    def compose(
+        self, target: "Target", probe: "Probe", trainer: TrainerFactory
+    ) -> "dict[str, tuple[Composed, Exemplars]]":
+        """Layer -> the best formula of all its units, and their exemplars; from the store where they are there."""
+        segmentation = segmentation_of(probe, self.categories)
+        tails = thresholds(target, probe, trainer, self.quantile, k=self.n_evidence, whole_images=self.whole_images)
+        rows, runner = probe.split("train", "val"), trainer()
+        how = [self.length, self.beam, self.penalty, self.published_length]
+        places = {
+            layer: entry(
+                "formulas",
+                {**content_key(target, layer, probe, runner, one, segmentation, self.grid, rows), "search": how},
+            )
+            for layer, one in tails.items()
+        }
+        found = {layer: _read(place) for layer, place in places.items() if place.complete}
+        if todo := {layer: one for layer, one in tails.items() if layer not in found}:
+            for layer, patterns in self._gather(target, probe, trainer, todo, segmentation).items():
+                found[layer] = self.best(patterns)
+                if is_first():
+                    _write(places[layer], found[layer], target.name, layer)
+        return {layer: (found[layer], one) for layer, one in tails.items()}
+
+    def best(self, patterns: Patterns) -> Composed:
+        """The best formula of each unit, and its best concept."""
+        beams = search(patterns, self.length, self.beam, self.penalty, self.published_length)
+        first, last = beams[0], beams[-1]
+        return Composed(
+            concepts=last.concepts[:, 0],
+            operators=last.operators[:, 0],
+            iou=last.iou(patterns.fires)[:, 0].where(last.score[:, 0] > 0, 0.0),
+            score=last.score[:, 0],
+            single=first.concepts[:, 0, 0],
+            single_iou=first.score[:, 0],
+        )
+
+    def tables(
+        self, target: "Target", probe: "Probe", trainer: TrainerFactory
+    ) -> dict[str, tuple[list[str], list[list[Cell]]]]:
+        """Files beside the explanations: name -> columns and rows of the published layout, a file a layer."""
+        segmentation = segmentation_of(probe, self.categories)
+        return {
+            f"compositional_{target.name}_{layer}.csv": cells(found, segmentation)
+            for layer, (found, _) in self.compose(target, probe, trainer).items()
+        }
+
+    def _gather(
+        self,
+        target: "Target",
+        probe: "Probe",
+        trainer: TrainerFactory,
+        tails: "dict[str, Exemplars]",
+        segmentation: Segmentation,
+    ) -> dict[str, Patterns]:
+        made = {layer: Gathering(len(one.units), len(segmentation.names)) for layer, one in tails.items()}
+        runner = scan(
+            target,
+            probe,
+            trainer,
+            tails,
+            segmentation,
+            lambda layer, counts, regions: made[layer].add(counts, regions),
+            grid=self.grid,
+        )
+        return {layer: one.result(runner) for layer, one in made.items()}
+
+
+def cells(found: Composed, segmentation: Segmentation) -> tuple[list[str], list[list[Cell]]]:
+    """Columns and cells of the published layout, units counted from 0, best first; the category is the first concept's."""
+    columns = ["unit", "category", "label", "score", "length"]
+    columns += [f"{name}_noncomp" for name in ("category", "label", "score")]
+    labels, kinds = segmentation.labels, [segmentation.categories[g] for g in segmentation.category.tolist()]
+    body: list[list[Cell]] = []
+    for unit in torch.sort(found.score, descending=True, stable=True).indices.tolist():
+        concepts, operators = found.concepts[unit].tolist(), found.operators[unit].tolist()
+        scores = round(float(found.score[unit]), DIGITS), round(float(found.single_iou[unit]), DIGITS)
+        if concepts[0] < 0:
+            body.append([unit, None, None, 0.0, 0, None, None, 0.0])
+            continue
+        single, length = int(found.single[unit]), sum(c >= 0 for c in concepts)
+        text = as_published(concepts, operators, labels)
+        body.append([unit, kinds[concepts[0]], text, scores[0], length, kinds[single], labels[single], scores[1]])
+    return columns, body
+
+
+def _write(place: Entry, found: Composed, target: str, layer: str) -> None:
+    from safetensors.torch import save
+
+    place.write(FILE, save({one.name: getattr(found, one.name).contiguous() for one in fields(Composed)}))
+    place.publish(target=target, layer=layer)
+
+
+def _read(place: Entry) -> Composed:
+    from safetensors.torch import load
+
+    return Composed(**load((place.path / FILE).read_bytes()))
