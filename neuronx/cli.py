@@ -43,7 +43,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
         print(text)
         return text
     folder = run_folder(cfg)
-    sims = build(cfg.sim)
+    sims = build(cfg.get("sim") or {})
     given = pipeline.read_given(plain(cfg.explanations), layers(cfg), list(cfg.target))
     facts: dict[str, Any] = {"seed": cfg.seed}
     if set(sims) == {"stored"}:
@@ -66,7 +66,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
             pipeline.draw_exemplars(networks, images, wanted, trainer, folder, evaluation.explanations)
         networks_by_digest = {name: target.digest for name, target in networks.items()}
         facts |= {"fingerprints": {images.name: images.fingerprint, **networks_by_digest}}
-    pipeline.finish(evaluation, folder, config_text(cfg), list(build(cfg.logger).values()), **facts)
+    pipeline.finish(evaluation, folder, config_text(cfg), list(build(cfg.get("logger") or {}).values()), **facts)
     return evaluation
 
 
@@ -79,7 +79,7 @@ def train(cfg: DictConfig) -> Path:
     task = chosen_task(cfg)
     seed(cfg.seed)
     folder = run_folder(cfg)
-    loggers = [one.lightning(folder) for one in build(cfg.logger).values()]
+    loggers = [one.lightning(folder) for one in build(cfg.get("logger") or {}).values()]
     callbacks = [RunRecord(folder, config_text(cfg), seed=cfg.seed), ExplanationTable()]
     trainer = partial(build(cfg.trainer), callbacks=callbacks, logger=loggers or False)
     if task == "le":
@@ -125,7 +125,7 @@ def methods(cfg: DictConfig) -> dict[str, Any]:
     """
     if cfg.explanations is not None and not typed("explain"):
         return {}
-    return {name: build(node) for name, node in cfg.explain.items() if "_target_" in node}
+    return {name: build(node) for name, node in (cfg.get("explain") or {}).items() if "_target_" in node}
 
 
 def layers(cfg: DictConfig) -> list[str] | None:
