@@ -1,11 +1,10 @@
 """What a process has found out about some rows, on disk: parts that any later run goes on from.
 
-A part is one file: its head (safetensors) and then pairs of unit and value, read and written piece by piece. It says
-which rows it covers, so that it does not matter which process wrote it, or how the rows came in batches.
+A part is one file: its head (safetensors), then pairs of unit and value, read and written piece by piece, and last
+their number. It says which rows it covers; which process wrote it, and how the rows came in batches, does not matter.
 """
 
 import hashlib
-import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -64,23 +63,21 @@ class Head:
 
 @dataclass(frozen=True)
 class Part:
-    """A file with a head and pairs."""
+    """A file with a head and `size` pairs, which begin at byte `start`."""
 
     path: Path
     head: Head
     start: int
-
-    @property
-    def size(self) -> int:
-        """The number of its pairs."""
-        return (self.path.stat().st_size - self.start) // _record(len(self.head.floor)).itemsize
+    size: int
 
     def pairs(self) -> Iterator[Pairs]:
         """Its pairs, read in pieces and never mapped, so that they do not stay in memory."""
-        kind = _record(len(self.head.floor))
+        kind, left = _record(len(self.head.floor)), self.size
         with self.path.open("rb") as file:
             file.seek(self.start)
-            while len(piece := np.fromfile(file, kind, PIECE)):
+            while left:
+                piece = np.fromfile(file, kind, min(left, PIECE))
+                left -= len(piece)
                 yield torch.from_numpy(piece["unit"].copy()), torch.from_numpy(piece["value"].copy())
 
 
@@ -94,10 +91,21 @@ def write_part(entry: Entry, head: Head, pairs: Iterable[Pairs]) -> Part:
     """Writes a part atomically; the same rows make the same name."""
     top = save({name: getattr(head, name).contiguous() for name in Head.__annotations__})
     name = f"part-{hashlib.sha256(head.seen.numpy().tobytes()).hexdigest()[:16]}"
-    start = struct.pack("<q", len(top)) + top
+    size = 0
+
+    def content() -> Iterator[bytes]:
+        nonlocal size
+        yield struct.pack("<q", len(top)) + top
+        for units, values in pairs:
+            records = np.empty(len(units), _record(len(head.floor)))
+            records["unit"], records["value"] = units.numpy(), values.numpy()
+            size += len(records)
+            yield records.tobytes()
+        yield struct.pack("<q", size)
+
     with on_disk(entry.path):
-        path = entry.write(name, itertools.chain([start], (_bytes(piece, len(head.floor)) for piece in pairs)))
-    return Part(path, head, len(start))
+        path = entry.write(name, content())
+    return Part(path, head, 8 + len(top), size)
 
 
 def find_parts(entry: Entry) -> list[Part]:
@@ -108,10 +116,8 @@ def find_parts(entry: Entry) -> list[Part]:
     parts = []
     for path in sorted(entry.path.glob("part-*")):
         try:
-            with path.open("rb") as file:
-                size = struct.unpack("<q", file.read(8))[0]
-                parts.append(Part(path, Head(**load(file.read(size))), 8 + size))
-        except (OSError, SafetensorError, struct.error, TypeError):
+            parts.append(_read(path))
+        except (OSError, SafetensorError, struct.error, TypeError, ValueError):
             path.unlink(missing_ok=True)
     chosen: list[Part] = []
     for part in sorted(parts, key=lambda part: -int(part.head.seen.sum())):
@@ -120,10 +126,15 @@ def find_parts(entry: Entry) -> list[Part]:
     return chosen
 
 
-def _bytes(pairs: Pairs, units: int) -> bytes:
-    records = np.empty(len(pairs[0]), _record(units))
-    records["unit"], records["value"] = pairs[0].numpy(), pairs[1].numpy()
-    return records.tobytes()
+def _read(path: Path) -> Part:
+    with path.open("rb") as file:
+        length = struct.unpack("<q", file.read(8))[0]
+        head = Head(**load(file.read(length)))
+        file.seek(-8, 2)
+        size = struct.unpack("<q", file.read(8))[0]
+    if path.stat().st_size != 16 + length + size * _record(len(head.floor)).itemsize:
+        raise ValueError("its end is missing")
+    return Part(path, head, 8 + length, size)
 
 
 def _record(units: int) -> np.dtype:

@@ -1,5 +1,9 @@
-"""Records a small network as a process of its own, into $NEURONX_CACHE: job.py DEVICES IMAGES SECONDS_A_BATCH."""
+"""Works on a small network as a process of its own, into $NEURONX_CACHE.
 
+job.py record DEVICES IMAGES SECONDS_A_BATCH; job.py exemplars DEVICES IMAGES SECONDS_A_BATCH TAIL_MB (prints peak MB)
+"""
+
+import resource
 import sys
 import time
 from functools import partial
@@ -10,6 +14,7 @@ from torch import Tensor, nn
 from neuronx.data.probe import Probe
 from neuronx.preprocess import Preprocess
 from neuronx.recording import walk
+from neuronx.recording.exemplars import observe
 from neuronx.recording.record import record
 from neuronx.targets.target import Target
 from neuronx.trainer import make
@@ -25,6 +30,8 @@ class Noise(Probe):
     def __init__(self, images: int, seconds: float = 0.0) -> None:
         super().__init__(batch_size=8)
         self.images, self.seconds = images, seconds
+        rows = torch.arange(images)
+        self.splits = {"train": rows[rows % 5 < 3], "val": rows[rows % 5 == 3], "test": rows[rows % 5 == 4]}
 
     def __len__(self) -> int:
         return self.images
@@ -45,9 +52,17 @@ def small_target(layers: dict[str, str] | None = None, **options) -> Target:
 
 
 if __name__ == "__main__":
-    devices, images, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    work, devices, images, seconds, *tail_mb = sys.argv[1:]
     torch.set_num_threads(1)
-    walk.FLUSH_SECONDS = 0.0
-    strategy = "ddp" if devices > 1 else "auto"
-    trainer = partial(make, accelerator="cpu", devices=devices, strategy=strategy, enable_progress_bar=False)
-    record(small_target(), Noise(images, seconds), trainer)
+    probe = Noise(int(images), float(seconds))
+    strategy = "ddp" if devices != "1" else "auto"
+    trainer = partial(make, accelerator="cpu", devices=int(devices), strategy=strategy, enable_progress_bar=False)
+    if len(probe) < 1000:  # short jobs are killed: all that was done is on disk
+        walk.FLUSH_SECONDS = 0.0
+    else:
+        probe.batch_size = 32
+    if work == "record":
+        record(small_target(), probe, trainer)
+    else:
+        observe(small_target(), probe, trainer, k=3, tail_mb=float(tail_mb[0]))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

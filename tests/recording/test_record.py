@@ -3,10 +3,7 @@
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,12 +13,6 @@ from neuronx.errors import UserError
 from neuronx.recording import record as recording
 from neuronx.recording.record import record
 from neuronx.targets.dictionary import Dictionary
-
-JOB = Path(__file__).with_name("job.py")
-
-
-def files(store: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
 
 
 def plainly(target, probe) -> dict[str, torch.Tensor]:
@@ -66,7 +57,7 @@ def test_the_second_time_nothing_runs(job, trainer, monkeypatch):
             record(target, job.Noise(images), lambda options=options: trainer(**options))
 
 
-def test_values_are_mapped_not_loaded_and_cannot_be_spoilt(job, trainer, own_cache, recwarn):
+def test_values_are_mapped_not_loaded_and_cannot_be_spoilt(job, trainer, own_cache, recwarn, files):
     found = record(job.small_target({"4": "none"}), job.Noise(21), trainer)
     before = files(own_cache)
     found["4"].values.zero_()
@@ -74,12 +65,12 @@ def test_values_are_mapped_not_loaded_and_cannot_be_spoilt(job, trainer, own_cac
     assert not [w for w in recwarn if "writable" in str(w.message) or "DataLoader" in str(w.message)]
 
 
-def test_without_store_nothing_is_left(job, trainer, own_cache):
+def test_without_store_nothing_is_left(job, trainer, own_cache, files):
     found = record(job.small_target({"4": "none"}), job.Noise(21), trainer, store=False)
     assert found["4"].values.shape == (21, 10) and not files(own_cache)
 
 
-def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monkeypatch, tmp_path):
+def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monkeypatch, tmp_path, files):
     whole = record(job.small_target(), job.Noise(50), trainer)
     expected = files(own_cache)
     monkeypatch.setenv("NEURONX_CACHE", str(tmp_path / "again"))
@@ -118,7 +109,7 @@ def test_a_damaged_shard_is_recorded_anew(job, trainer, own_cache, monkeypatch):
     torch.testing.assert_close(found["4"].values, expected["4"], atol=1e-5, rtol=1e-4)
 
 
-def test_nan_is_named_and_nothing_is_kept(job, trainer, own_cache):
+def test_nan_is_named_and_nothing_is_kept(job, trainer, own_cache, files):
     target = job.small_target()
     target.module[4].bias[3] = float("nan")
     with pytest.raises(UserError, match="Layer `4` of small: unit 3 is NaN or infinite on image 0"):
@@ -196,28 +187,23 @@ def test_sigterm_ends_the_pass_and_keeps_what_was_recorded(job, trainer, own_cac
     assert list(own_cache.rglob("shard-*")) and not list(own_cache.rglob("manifest.json"))
 
 
-def run(store: Path, *arguments: str) -> subprocess.Popen:
-    environment = os.environ | {"NEURONX_CACHE": str(store), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, JOB, *arguments], env=environment, stdout=-3, stderr=-3)
-
-
 @pytest.mark.slow
-def test_kill_9_and_the_same_command_gives_the_same_bytes(tmp_path):
-    assert run(tmp_path / "whole", "1", "101", "0").wait(120) == 0
-    killed = run(tmp_path / "killed", "1", "101", "0.3")
+def test_kill_9_and_the_same_command_gives_the_same_bytes(tmp_path, files, run):
+    assert run(tmp_path / "whole", "record", "1", "101", "0").wait(120) == 0
+    killed = run(tmp_path / "killed", "record", "1", "101", "0.3")
     start = time.monotonic()
     while len(list((tmp_path / "killed").rglob("shard-*"))) < 6 and time.monotonic() - start < 100:
         time.sleep(0.05)
     killed.kill()
     killed.wait()
     assert not list((tmp_path / "killed").rglob("manifest.json"))
-    assert run(tmp_path / "killed", "1", "101", "0").wait(120) == 0
-    assert {k: v for k, v in files(tmp_path / "killed").items() if "/." not in k} == files(tmp_path / "whole")
+    assert run(tmp_path / "killed", "record", "1", "101", "0").wait(120) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [101, 5])
-def test_two_processes_give_the_same_bytes_as_one(tmp_path, images):
-    assert run(tmp_path / "one", "1", str(images), "0").wait(120) == 0
-    assert run(tmp_path / "two", "2", str(images), "0").wait(120) == 0
+def test_two_processes_give_the_same_bytes_as_one(tmp_path, images, files, run):
+    assert run(tmp_path / "one", "record", "1", str(images), "0").wait(120) == 0
+    assert run(tmp_path / "two", "record", "2", str(images), "0").wait(120) == 0
     assert files(tmp_path / "two") == files(tmp_path / "one")

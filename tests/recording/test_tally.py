@@ -1,0 +1,94 @@
+"""Tails and tallies against sorting everything, however the images come: in batches, processes, spilled or not."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuronx.cache import Entry
+from neuronx.recording.tails import Side, above, largest, ordered, trimmed
+from neuronx.recording.tally import Tally, merge
+
+SPECIAL = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3.4e38, -3.4e38])
+
+
+def some(seed: int, *shape: int, ties: bool) -> torch.Tensor:
+    """Normal values; or few different ones, the awkward ones among them."""
+    generator = torch.Generator().manual_seed(seed)
+    if ties:
+        return SPECIAL[torch.randint(0, len(SPECIAL), shape, generator=generator)]
+    return torch.randn(shape, generator=generator)
+
+
+@given(seed=st.integers(0, 99), ties=st.booleans(), count=st.integers(1, 60), data=st.data())
+def test_the_rank_th_largest_of_each_unit(seed, ties, count, data):
+    values = some(seed, count, 3, ties=ties)
+    rank = data.draw(st.integers(1, count))
+    expected = values.sort(0, descending=True).values[rank - 1]
+    floor = expected - data.draw(st.sampled_from([0.0, 0.0, 0.5]))
+    low = torch.full((3,), -torch.inf)
+    for start in (low, floor):
+        pairs = list(above(values[: count // 2], low)) + list(above(values[count // 2 :], start))
+        assert torch.equal(largest(lambda pairs=pairs: pairs, rank, start), expected)
+        assert torch.equal(largest(lambda pairs=pairs, start=start: trimmed(pairs, start), rank, start), expected)
+
+
+@given(a=st.floats(width=32, allow_nan=False), b=st.floats(width=32, allow_nan=False))
+def test_the_order_of_keys_is_the_order_of_values(a, b):
+    first, second = ordered(torch.tensor([a, b])).tolist()
+    assert (first < second) == (a < b) or a == b == 0
+
+
+@given(count=st.integers(1, 500), quantile=st.floats(1e-6, 1 - 1e-6))
+def test_a_quantile_needs_the_values_of_the_nearer_end(count, quantile):
+    side = Side(quantile, count)
+    values = torch.arange(count).float()[:, None]
+    signed = (values * side.sign).sort(0, descending=True).values
+    assert 1 <= side.need <= count // 2 + 1 and 0 <= side.need - side.other <= 1
+    got = side.quantile(signed[side.need - 1], signed[side.other - 1])
+    assert torch.equal(got, torch.quantile(values.double(), quantile, dim=0).float())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    ties=st.booleans(),
+    images=st.integers(1, 40),
+    k=st.integers(1, 6),
+    quantile=st.sampled_from([0.99, 0.9, 0.6, 0.5, 0.2, 0.01]),
+    processes=st.integers(1, 3),
+    batch=st.integers(1, 9),
+    flushes=st.integers(1, 5),
+    side=st.integers(1, 3),
+)
+def test_however_images_come_the_result_is_that_of_sorting(
+    tmp_path_factory, eager, seed, ties, images, k, quantile, processes, batch, flushes, side
+):
+    place = Entry(tmp_path_factory.mktemp("store"), {})
+    maps = some(seed, images, 4, side, side, ties=ties)
+    wanted = torch.rand(images, generator=torch.Generator().manual_seed(seed)) < 0.8
+    wanted[0] = True
+    rows = wanted.nonzero().squeeze(1)
+    k = min(k, len(rows))
+    batches = torch.arange(images).split(batch)
+    for number in range(processes):
+        tally = Tally(place, wanted, k, quantile)
+        tally.done(batches)
+        for b in range(number, len(batches), processes):
+            memory = torch.channels_last if b % 2 else torch.contiguous_format
+            output = maps[batches[b]].to(memory_format=memory)
+            tally.look(output + 1, batches[b], 0)  # a layer that runs twice: the last look counts
+            tally.look(output, batches[b], 0)
+            tally.keep()
+            if b % flushes == 0:
+                tally.flush()
+        tally.flush()
+    head, thresholds = merge(place, wanted, k, quantile)
+    flat = maps[rows].flatten(2)
+    expected = torch.quantile(flat.transpose(0, 1).flatten(1).double(), quantile, dim=1).float()
+    assert torch.equal(thresholds, expected)
+    peaks = flat.amax(2)
+    for unit in range(4):
+        order = sorted(range(len(rows)), key=lambda i, unit=unit: (-float(peaks[i, unit]), i))[:k]
+        assert head.rows[unit].tolist() == rows[order].tolist()
+        first = [int((flat[i, unit] == peaks[i, unit]).nonzero()[0]) for i in order]
+        assert head.places[unit].tolist() == first
