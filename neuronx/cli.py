@@ -60,6 +60,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
             words=words(cfg),
             trainer=trainer,
             seed=cfg.seed,
+            optional=not typed("explain"),
         )
         if cfg.exemplars is not None:
             wanted = plain(cfg.exemplars)

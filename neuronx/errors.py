@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake in what the user gave us. The command line prints it as one line and exits with code 2."""
 
 
+class Unsuitable(UserError):
+    """The images or the network lack what a method needs, such as labels or masks; other methods may do."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
     """Builds the error for a name that does not exist, with the nearest names that do.
 

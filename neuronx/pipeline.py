@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from neuronx.errors import UserError, unknown
+from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.explanations import ExplanationFile, by_method, read_files
 from neuronx.io import Table
 from neuronx.trainer import is_first
@@ -44,6 +44,7 @@ def evaluate(
     words: Any,
     trainer: TrainerFactory,
     seed: int,
+    optional: bool = False,
 ) -> "Evaluation":
     """Explains every target with every method, adds the explanations given, and scores all of them on the test images.
 
@@ -57,6 +58,7 @@ def evaluate(
         words: The word list that random explanations and the ceiling draw from.
         trainer: Makes trainers.
         seed: Of the bootstrap intervals.
+        optional: Leave out, with a warning, methods that these images or networks do not suit, if others are left.
 
     Raises:
         UserError: When a judge cannot judge these pictures or methods, or files are not about the targets' layers.
@@ -78,7 +80,13 @@ def evaluate(
         explained: dict[str, list[Explanation]] = {}
         for method, how in methods.items():
             log.info("%s: explaining %s by %s", name, ", ".join(target.layers), method)
-            explained[method] = of_units(how.explain(target, images, trainer), target)
+            try:
+                explained[method] = of_units(how.explain(target, images, trainer), target)
+            except Unsuitable as reason:
+                if not optional or (method == list(methods)[-1] and not explained):
+                    raise
+                log.warning("%s is left out for %s. %s", method, name, reason)
+                continue
             if isinstance(how, HasTables):
                 tables |= how.tables(target, images, trainer)
         explained |= of_target(given, name, target, list(targets))

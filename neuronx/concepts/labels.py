@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuronx.data.probe import Probe
-from neuronx.errors import UserError
+from neuronx.errors import Unsuitable, UserError
 from neuronx.types import Concepts, Judgement, TrainerFactory
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def look_up(names: Sequence[str], have: Sequence[str], columns: Tensor) -> tuple
 
 def _labels(probe: Probe) -> Tensor:
     if probe.labels is None or not probe.class_names:
-        raise UserError(
+        raise Unsuitable(
             f"The images of `{probe.name}` have no labels, so labels can neither explain nor judge: take another "
             "explain= or judge=, or data with one subfolder for each class."
         )
