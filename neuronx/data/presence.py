@@ -1,4 +1,6 @@
-"""Which pictures show which concepts anywhere, found in one pass over the labels of pixels and kept."""
+"""Which concepts pictures show, and on how much of them: found in one pass over the labels of pixels, and kept."""
+
+from collections.abc import Callable
 
 import torch
 from safetensors.torch import load_file, save
@@ -12,11 +14,11 @@ _BATCH = 64
 
 
 def presence(segmentation: Segmentation, images: int, name: str) -> Tensor:
-    """Presence of every concept in every picture.
+    """Whether pictures show concepts anywhere.
 
     Args:
         segmentation: Of a probe.
-        images: Their number N.
+        images: Number N of its pictures.
         name: Of the data, for the progress bar.
 
     Returns:
@@ -25,10 +27,43 @@ def presence(segmentation: Segmentation, images: int, name: str) -> Tensor:
     Raises:
         UserError: As `Segmentation.presence`.
     """
-    kept = entry("presence", {"segmentation": segmentation.fingerprint, "images": images})
+    return _passed("presence", segmentation, images, name, segmentation.presence)
+
+
+def areas(segmentation: Segmentation, images: int, name: str) -> Tensor:
+    """On which share of a picture, seen whole and on the segmentation's grid, it shows each concept.
+
+    Args:
+        segmentation: Of a probe.
+        images: Number N of its pictures.
+        name: Of the data, for the progress bar.
+
+    Returns:
+        (N, C) float32 in [0, 1].
+
+    Raises:
+        UserError: As `Segmentation.regions`.
+    """
+
+    def share(rows: range) -> Tensor:
+        regions = segmentation.regions(rows, _whole)
+        share = regions.sizes.float() / regions.maps[0].numel()
+        found = torch.zeros(len(rows), regions.shows.shape[1])
+        return found.index_add_(0, regions.picture, share[:, None] * regions.shows)
+
+    return _passed("areas", segmentation, images, name, share)
+
+
+def _whole(picture: Tensor) -> Tensor:
+    return picture
+
+
+def _passed(kind: str, segmentation: Segmentation, images: int, name: str, look: Callable[[range], Tensor]) -> Tensor:
+    """(N, C) of what `look` finds on rows of pictures; from the store where it was found before."""
+    kept = entry(kind, {"segmentation": segmentation.fingerprint, "images": images, "grid": list(segmentation.grid)})
     if not kept.complete:
         starts = tqdm(range(0, images, _BATCH), f"labels of {name}", disable=None, leave=False)
-        found = torch.cat([segmentation.presence(range(at, min(at + _BATCH, images))) for at in starts])
-        kept.write("presence.safetensors", save({"presence": found}))
+        found = torch.cat([look(range(at, min(at + _BATCH, images))) for at in starts])
+        kept.write("found.safetensors", save({kind: found}))
         kept.publish(concepts=list(segmentation.names))
-    return load_file(kept.path / "presence.safetensors")["presence"]
+    return load_file(kept.path / "found.safetensors")[kind]

@@ -58,6 +58,22 @@ def test_masks_are_where_the_labels_are(root, numbers):
     assert TruthConcepts().concepts(probe, None).scores[:, 3].sum() == 0
 
 
+def test_masks_judge_by_area_where_every_picture_shows_everything(root, numbers, caplog):
+    probe = probe_of(root)
+    judge = TruthConcepts(measure="area")
+    found = judge.judge(["car", "Road sign", "sea"], probe, None)
+    shares = expected(numbers).float().mean((2, 3))[:, [2, 1]]
+    assert judge.name == "masks-area" and judge.vocabulary(probe) == probe.segmentation.names
+    assert found.known.tolist() == [True, True, False]
+    assert torch.allclose(found.scores(torch.arange(4))[:, :2], shares) and not caplog.text
+    for each in (root / "annotations").iterdir():
+        Image.fromarray(numbers[3].astype(np.uint8)).save(each)
+    TruthConcepts().concepts(probe_of(root), None)
+    assert "All images of `town` show the same concepts somewhere" in caplog.text
+    with pytest.raises(UserError, match=r"There is no measure of masks `size`"):
+        TruthConcepts(measure="size")
+
+
 def test_labels_in_subfolders_and_of_other_names(tmp_path, numbers):
     for folder in ("val/a", "val/b", "lab/a", "lab/b"):
         (tmp_path / folder).mkdir(parents=True)
