@@ -179,11 +179,8 @@ class Target:
         """Within the context, what a layer puts out is changed before later layers see it.
 
         Args:
-            layer: Name.
+            layer: Name, not of a dictionary.
             change: Writes into a copy of the output, units on axis 1: (B, K), tokens (B, K, T), maps (B, K, H, W).
-
-        Raises:
-            UserError: An unknown layer, or one of a dictionary.
         """
         module = self.replaceable(layer)
         handle = module.register_forward_hook(lambda _, __, output: self.edited(layer, output, change))
@@ -201,9 +198,9 @@ class Target:
 
     def edited(self, layer: str, output: Any, change: Callable[[Tensor], object], copy: bool = True) -> Any:
         """An output of a layer with its units changed as in `edit`; the original stays, unless `copy` is False."""
-        old = self._tensor(dotted(layer), output)
-        axis = unit_axis(old, self._find(layer)[0], dotted(layer), self.channels, self._square)
+        old, name = self._tensor(dotted(layer), output), dotted(layer)
         new = old.clone() if copy else old
+        axis = unit_axis(old, self._find(layer)[0], name, self.channels, self._square)
         change(new.movedim(axis, 1))
         return swapped(output, old, new) if copy else output
 
