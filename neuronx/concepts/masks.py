@@ -63,7 +63,7 @@ class TruthConcepts:
                 "(data=labelled_pictures, data=broden with its index) or known factors (data=shapes); "
                 "take judge=labels or a CLIP."
             )
-        if probe.segmentation is not None and bool((truth[1] == truth[1][:1]).all()):
+        if bool((truth[1] == truth[1][:1]).all()):
             log.warning(
                 "All images of `%s` show the same concepts somewhere, so that presence tells nothing of units; "
                 "take judge.measure=area.",
