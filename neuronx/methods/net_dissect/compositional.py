@@ -212,7 +212,7 @@ class Compositional:
 
 
 def cells(found: Composed, segmentation: Segmentation) -> tuple[list[str], list[list[Cell]]]:
-    """Columns and cells of the published layout, units counted from 0, best first; the category is the first concept's."""
+    """Columns and cells of the published layout, units from 0, best first; a category is the first concept's."""
     columns = ["unit", "category", "label", "score", "length"]
     columns += [f"{name}_noncomp" for name in ("category", "label", "score")]
     labels, kinds = segmentation.labels, [segmentation.categories[g] for g in segmentation.category.tolist()]

@@ -41,7 +41,8 @@ def with_formulas(
     shared = found.sizes.new_zeros(len(distinct[0]), total)
     own = found.sizes.new_zeros(units * total, width)
     starts = found.lengths.cumsum(0) - found.lengths
-    for block in torch.arange(len(found.sizes), device=starts.device).split(PATTERNS_AT_ONCE):
+    for begin in range(0, len(found.sizes), PATTERNS_AT_ONCE):
+        block = torch.arange(begin, min(begin + PATTERNS_AT_ONCE, len(found.sizes)), device=starts.device)
         of, concept = _spelt_out(found, starts, block)
         shows = torch.zeros(len(block), total, dtype=torch.bool, device=of.device)
         shows[of, concept] = True
@@ -50,7 +51,7 @@ def with_formulas(
         step = max(1, NUMBERS_AT_ONCE // (8 * width))
         for some in torch.arange(first, last, device=of.device).split(step):
             unit, pattern = found.unit[some], found.pattern[some]
-            place = (pattern - block[0])[:, None]
+            place = (pattern - begin)[:, None]
             where = holds(partial(_at, shows, place), beams[0][unit], beams[1][unit])
             weights = where * found.counts[some, None]
             pair, concept = _spelt_out(found, starts, pattern)
@@ -62,7 +63,7 @@ def _add_shared(
     shared: Tensor, shows: Tensor, sizes: Tensor, of: Tensor, concept: Tensor, concepts: Tensor, operators: Tensor
 ) -> None:
     """Adds one block's cells to (G, C): of patterns (S, C) with sizes (S,), which show `concept` (n,) at `of` (n,)."""
-    for some in torch.arange(len(shared), device=of.device).split(max(1, NUMBERS_AT_ONCE // (1 + len(of)))):
+    for some in torch.arange(len(shared), device=of.device).split(max(1, NUMBERS_AT_ONCE // len(of))):
         weights = holds(lambda c: shows[:, c], concepts[some], operators[some]) * sizes[:, None]
         shared[some] += shared.new_zeros(shared.shape[1], len(some)).index_add_(0, concept, weights[of]).T
 

@@ -108,8 +108,8 @@ class Gathering:
     def __init__(self, units: int, concepts: int) -> None:
         """Starts with no images, for K units and C concepts."""
         none = torch.zeros(0, dtype=torch.int64)
-        totals = torch.zeros(units, dtype=torch.int64), torch.zeros(concepts, dtype=torch.int64)
-        self.parts = [Patterns(*[none] * 7, *totals)]
+        totals = {"fires": none.new_zeros(units), "labelled": none.new_zeros(concepts)}
+        self.parts = [Patterns(**{one.name: none for one in fields(Patterns)} | totals)]
 
     def add(self, counts: Tensor, regions: Regions) -> None:
         """Adds the counts (R, K) of some pictures; their regions are on the same device."""
@@ -124,7 +124,8 @@ class Gathering:
         if runner is None or runner.world_size == 1:
             return own
         columns = {one.name: _of_all(getattr(own, one.name), runner) for one in fields(Patterns)}
-        return merged([Patterns(**{name: c[r] for name, c in columns.items()}) for r in range(runner.world_size)])
+        ranks = range(runner.world_size)
+        return merged([Patterns(**{name: values[rank] for name, values in columns.items()}) for rank in ranks])
 
 
 def _of_all(values: Tensor, runner: "Trainer") -> list[Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from neuronx.methods.net_dissect.chains import AND_NOT, NOTHING, OPERATORS, in_order
 from neuronx.methods.net_dissect.joint import with_concepts, with_formulas
@@ -59,7 +60,7 @@ def search(
         published_length: Let NOT count as one concept more, as the published code does.
 
     Returns:
-        The beams after each length, 1 to n; B is smaller where there are fewer concepts.
+        The beams after each length, 1 to n.
     """
     cells = with_concepts(found)
     beams = [_first(found, cells, length, beam)]
@@ -71,10 +72,12 @@ def search(
 def _first(found: Patterns, cells: Tensor, length: int, beam: int) -> Beam:
     score = _iou(cells, found.labelled, found.fires[:, None])
     order = score.sort(dim=1, descending=True, stable=True).indices[:, :beam]
-    score = score.gather(1, order)
+    # With fewer concepts than places the beam is not full yet.
+    values = order, cells.gather(1, order), found.labelled[order], score.gather(1, order)
+    order, both, area, score = (pad(value, (0, beam - value.shape[1])) for value in values)
     concepts = torch.full((*order.shape, length), NOTHING, device=order.device)
     concepts[..., 0] = order.where(score > 0, NOTHING)
-    return Beam(concepts, torch.full_like(concepts, NOTHING), cells.gather(1, order), found.labelled[order], score)
+    return Beam(concepts, torch.full_like(concepts, NOTHING), both, area, score)
 
 
 def _longer(old: Beam, found: Patterns, cells: Tensor, penalty: float, published_length: bool) -> Beam:
