@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class Labels:
         names: The same in words, distinct.
         categories: Selected, in the order of category.csv.
         category: (C,) int64, the selected category that covers most with the label; of equals, the later one.
-        concept: (65536,) int64 from a label's number to its concept; -1 for labels that show nothing (0, nameless, or
+        concept: (65536,) int32 from a label's number to its concept; -1 for labels that show nothing (0, nameless, or
             of categories that are not selected), -3 for numbers that are no label's.
     """
 
@@ -37,7 +38,7 @@ class Labels:
     names: tuple[str, ...]
     categories: tuple[str, ...]
     category: Tensor
-    concept: Tensor
+    concept: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read_labels(root: Path, categories: Sequence[str] | None) -> Labels:
             raise unknown("category", wanted, every, f"They are listed in {root / 'category.csv'}.")
     chosen = tuple(name for name in every if name in (categories or every))
     listed = {name: dict(_coverage(root, name)) for name in every if name in chosen or _of(root, name).is_file()}
-    concept = torch.full((_NUMBERS,), UNKNOWN)
+    concept = np.full(_NUMBERS, UNKNOWN, np.int32)
     labels: list[str] = []
     category: list[int] = []
     for row in _table(root / "label.csv", "number", "name"):
@@ -91,6 +92,7 @@ def read_labels(root: Path, categories: Sequence[str] | None) -> Labels:
         if shows:
             labels.append(label)
             category.append(max(range(len(chosen)), key=lambda c: (listed[chosen[c]].get(number, 0.0), c)))
+    concept[0] = -1
     names = tuple(distinct([broden_label(label) for label in labels], [label.endswith("-s") for label in labels]))
     return Labels(tuple(labels), names, chosen, torch.tensor(category, dtype=torch.int64), concept)
 
@@ -139,7 +141,7 @@ def _annotated(row: Row, categories: Sequence[str], concepts: Sequence[int]) -> 
             if number != float(item):
                 raise row.wrong(category, f"expected the number of a label or the path of a picture, found `{item}`")
             concept = concepts[number] if number < _NUMBERS else UNKNOWN
-            if concept == UNKNOWN and number:
+            if concept == UNKNOWN:
                 raise row.wrong(category, f"label.csv has no label {number}")
             kept |= number != 0
             whole += [concept] if concept >= 0 else []

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,41 +60,54 @@ class BrodenSegmentation:
         self, rows: Sequence[int], transform: Callable[..., Tensor], grid: tuple[int, int] | None = None
     ) -> Regions:
         """The regions of some images; see `Segmentation.regions`."""
-        return together(by_threads(lambda row: self._cut(row, transform, grid or self.grid), rows))
+
+        @cache
+        def under_cells(size: tuple[int, int], labels: tuple[int, int]) -> tuple[Tensor, Tensor]:
+            return cells(transform, *size, grid or self.grid, labels=labels)
+
+        def one(row: int) -> tuple[Tensor, Tensor]:
+            image = self.images[row]
+            if (found := size_of(self.folder / image.image)) != image.size:
+                height, width = image.size
+                raise image.row.wrong("ih", f"{image.image} is {found[0]} x {found[1]}, not {height} x {width}")
+            where = under_cells(image.size, image.grid)
+            planes = [under(plane, *where, outside=OUTSIDE).long() for plane in self._planes(image)]
+            return cut(planes, image.whole, len(self.names))
+
+        return together(by_threads(one, rows))
 
     def presence(self, rows: Sequence[int]) -> Tensor:
         """(B, C) bool: the labels of the pixels and the whole of the images."""
-        return torch.stack(by_threads(lambda row: self._cut(row, None, self.images[row].grid)[1].any(0), rows))
 
-    def _cut(self, row: int, transform: Callable[..., Tensor] | None, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        one = self.images[row]
-        if transform is not None and (found := size_of(self.folder / one.image)) != one.size:
-            raise one.row.wrong("ih", f"{one.image} is {found[0]} x {found[1]}, not {one.size[0]} x {one.size[1]}")
-        where = cells(transform or (lambda picture: picture), *one.size, grid, labels=one.grid)
-        planes = [under(self._concepts(one, path), *where, outside=OUTSIDE) for path in one.pixels]
-        if not planes:
-            planes = [under(torch.full(one.grid, NOTHING), *where, outside=OUTSIDE)]
-        return cut(planes, one.whole, len(self.names))
+        def one(row: int) -> Tensor:
+            shown = torch.zeros(len(self.names) + 1, dtype=torch.bool)
+            for plane in self._planes(self.images[row]):
+                shown[plane.long()] = True
+            shown[list(self.images[row].whole)] = True
+            return shown[:-1]  # the last is what NOTHING marked
 
-    def _concepts(self, one: Annotated, path: str) -> Tensor:
-        """(sh, sw) int64 concept of each pixel, -1 for none."""
-        whose = f"{one.image} ({one.row.path.name}, line {one.row.line})"
-        pixels = torch.from_numpy(read_pixels(self.folder / path, whose).astype("int64"))
-        if tuple(pixels.shape[:2]) != one.grid:
-            found = " x ".join(map(str, pixels.shape[:2]))
+        return torch.stack(by_threads(one, rows))
+
+    def _planes(self, image: Annotated) -> list[Tensor]:
+        """(sh, sw) int32 each: the concept of each pixel in every picture of an image's labels, -1 for none."""
+        planes = [self._concepts(image, path) for path in image.pixels]
+        return planes or [torch.full(image.grid, NOTHING, dtype=torch.int32)]
+
+    def _concepts(self, image: Annotated, path: str) -> Tensor:
+        where = f"{image.row.path}, line {image.row.line}"
+        pixels = read_pixels(self.folder / path, f"{image.image} ({where})")
+        if pixels.shape[:2] != image.grid:
+            found, expected = (f"{height} x {width}" for height, width in (pixels.shape[:2], image.grid))
+            raise UserError(f"{where}: {path} is {found} pixels, not sh x sw = {expected}.")
+        numbers = pixels if pixels.ndim == 2 else pixels[..., 0] + (pixels[..., 1].astype(np.uint16) << 8)
+        concepts = self.table.concept.take(numbers, mode="clip")
+        if concepts.min() == UNKNOWN:
+            y, x = np.argwhere(concepts == UNKNOWN)[0].tolist()
             raise UserError(
-                f"{one.row.path}, line {one.row.line}: {path} is {found} pixels, not sh x sw = "
-                f"{one.grid[0]} x {one.grid[1]}."
+                f"{self.folder / path} ({where}) has label {numbers[y, x]} at row {y}, column {x}, which label.csv "
+                "does not have."
             )
-        numbers = pixels[..., 0] + 256 * pixels[..., 1] if pixels.ndim == 3 else pixels
-        concepts = self.table.concept[numbers].masked_fill_(numbers == 0, NOTHING)
-        if bool((concepts == UNKNOWN).any()):
-            y, x = (concepts == UNKNOWN).nonzero()[0].tolist()
-            raise UserError(
-                f"{self.folder / path} ({one.row.path.name}, line {one.row.line}) has label {int(numbers[y, x])} at "
-                f"row {y}, column {x}, which label.csv does not have."
-            )
-        return concepts
+        return torch.from_numpy(concepts)
 
     @cached_property
     def fingerprint(self) -> str:

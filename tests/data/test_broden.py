@@ -221,10 +221,12 @@ def test_pictures_that_cannot_be_right(root, known):
     numbers = np.ones((8, 8), int)
     numbers[3, 5] = 1234
     write_labels(path, numbers)
-    with pytest.raises(UserError, match=r"one_object_1.png \(index.csv, line 2\) has label 1234 at row 3, column 5"):
+    with pytest.raises(UserError, match=r"one_object_1.png \(.*index.csv, line 2\) has label 1234 at row 3, column 5"):
         segmentation.presence([0])
     path.write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"ade20k/one.jpg \(index.csv, line 2\).*one_object_1.png: it does not decode"):
+    with pytest.raises(
+        UserError, match=r"ade20k/one.jpg \(.*index.csv, line 2\).*one_object_1.png: it does not decode"
+    ):
         segmentation.regions([0], WHOLE)
     with pytest.raises(UserError, match=r"one_object_1.png does not decode"):
         _ = segmentation.fingerprint
