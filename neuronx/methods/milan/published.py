@@ -1,0 +1,141 @@
+"""The captioners that MILAN's authors published: one file each, with encoder, decoder and language model.
+
+A file holds `{properties, children, state_dict}`. The properties repeat the arguments of the published classes, nested;
+what we take of them are the words, the sizes, the defaults of decoding and the name of the encoder's network. The
+pickled spaCy pipelines are left alone: tokens are those of spaCy's rules (see `vocabulary`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from neuronx.cache import data_root
+from neuronx.download import fetch
+from neuronx.errors import UserError, unknown
+from neuronx.methods.milan.captioner import Captioner
+from neuronx.methods.milan.container import read_container
+from neuronx.methods.milan.decoder import Decoder
+from neuronx.methods.milan.language_model import LanguageModel
+from neuronx.methods.milan.vocabulary import Vocabulary
+
+KEYS = ("base", "cls", "gen", "imagenet", "places365", "alexnet", "resnet152", "biggan")
+"""What the published captioners were trained on: groups of the MILANNOTATIONS."""
+
+URL = "http://milan.csail.mit.edu/models/milan-{key}.pth"
+
+FEATURE_SIZES = {"alexnet": 1152, "resnet18": 1024, "resnet50": 3904, "resnet101": 3904}
+"""D of the encoders, by the network that they are made of."""
+
+_DECODER = {
+    "initial_h": "init_h.0",
+    "initial_c": "init_c.0",
+    "embedding": "embedding",
+    "query": "attend.query_to_hidden",
+    "key": "attend.key_to_hidden",
+    "attention": "attend.output.0",
+    "gate": "feature_gate.0",
+    "cell": "lstm",
+    "output": "output.1",
+}
+_LANGUAGE_MODEL = {"embedding": "lm.embedding", "lstm": "lm.lstm", "output": "lm.output.0"}
+_BACKBONE = "encoder.encoder.model."
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published file holds.
+
+    Attributes:
+        captioner: Decoder, language model and vocabulary, with the published defaults, in evaluation mode.
+        encoder: Name of the encoder's network: alexnet, resnet18, resnet50 or resnet101, of torchvision.
+        backbone: Weights of that network by torchvision's names, without the classifier of a ResNet.
+    """
+
+    captioner: Captioner
+    encoder: str
+    backbone: dict[str, Tensor]
+
+
+def published_file(weights: str | Path = "published", key: str = "base") -> Path:
+    """The file itself, or the download of the captioner `key` when `weights` is "published".
+
+    Raises:
+        UserError: An unknown key; no file; or, within seconds, no connection, saying what to do without one.
+    """
+    if str(weights) != "published":
+        return Path(weights).expanduser()
+    if key not in KEYS:
+        raise unknown("published captioner", key, KEYS)
+    path = data_root() / "milan" / f"milan-{key}.pth"
+    return fetch(URL.format(key=key), path, hint="or set milan.weights=FILE")
+
+
+def read_published(path: str | Path) -> Published:
+    """Reads a published file, without running code of it.
+
+    Raises:
+        UserError: As `read_container`; or it is not a captioner, its parts do not fit together, or its decoder and its
+            language model have other words.
+    """
+    payload = read_container(path)
+    try:
+        state, properties = payload["state_dict"], payload["properties"]
+        words = _words(properties)
+        encoder = (properties.get("encoder") or {}).get("properties", {}).get("config", "resnet50")
+        lm = properties.get("lm")
+        lm_words = None if lm is None else _words(lm["properties"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a captioner of MILAN: {error} is missing where it should be.") from error
+    if lm_words not in (None, words):
+        raise UserError(f"{path}: the words of the language model are not the decoder's, or not in their order.")
+    if encoder not in FEATURE_SIZES:
+        raise unknown("encoder", str(encoder), FEATURE_SIZES, f"{path} names it.")
+    decoder = Decoder(
+        len(words),
+        FEATURE_SIZES[encoder],
+        attention_size=properties.get("attention_hidden_size"),
+        **_given(properties, "embedding_size", "hidden_size", "dropout"),
+    )
+    _fill(decoder, state, _DECODER, path)
+    language_model = None
+    if lm is not None:
+        sizes = _given(lm["properties"], "embedding_size", "hidden_size", "layers", "dropout")
+        language_model = LanguageModel(len(words), **sizes)
+        _fill(language_model, state, _LANGUAGE_MODEL, path)
+    defaults = _given(properties, "strategy", "temperature", "beam_size", "length")
+    backbone = {name.removeprefix(_BACKBONE): value for name, value in state.items() if name.startswith(_BACKBONE)}
+    return Published(
+        Captioner(Vocabulary(words), decoder, language_model, **defaults).eval(),
+        encoder,
+        {name: value for name, value in backbone.items() if not name.startswith("fc.")},
+    )
+
+
+def _words(properties: Mapping[str, Any]) -> tuple[str, ...]:
+    words = tuple(properties["indexer"]["properties"]["vocab"]["properties"]["tokens"])
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("a word that is text")
+    return words
+
+
+def _given(properties: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: properties[name] for name in names if properties.get(name) is not None}
+
+
+def _fill(module: nn.Module, state: Mapping[str, Any], names: Mapping[str, str], path: str | Path) -> None:
+    """Copies the published tensors into a module of ours, all of them."""
+    tensors = {}
+    for name, own in module.state_dict().items():
+        layer, leaf = name.rsplit(".", 1)
+        published = f"{names[layer]}.{leaf}"
+        found = state.get(published)
+        if not isinstance(found, Tensor) or found.shape != own.shape:
+            what = f"has shape {tuple(found.shape)}" if isinstance(found, Tensor) else "is missing"
+            raise UserError(
+                f"{path}: {published} {what}; a captioner with this encoder and these words needs {tuple(own.shape)}."
+            )
+        tensors[name] = found
+    module.load_state_dict(tensors)
