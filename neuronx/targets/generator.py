@@ -96,7 +96,7 @@ def shapes(
     path = find(checkpoint)
     if "generator" not in card:
         raise UserError(f"The card of {path} describes no generator.")
-    module = ShapesGenerator(len(card["classes"]), **card["generator"])
+    module = ShapesGenerator(**card["generator"])
     module.load_state_dict(state)
     return load(
         module,

@@ -10,6 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+COLOURS, SHAPES = 12, 12
+"""How many there are in the world: class index = colour index * SHAPES + shape index."""
+LENGTH = 32
+"""Of the vector that stands for a class."""
+
+
+class ClassVectors(nn.Module):
+    """A vector for a class: that of its colour plus that of its shape, so that classes learn from each other.
+
+    Args:
+        length: Of the vectors, V.
+    """
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(COLOURS + SHAPES, length)
+
+    def forward(self, classes: Tensor) -> Tensor:
+        """From classes (B,) int64 to (B, V)."""
+        return self.table(classes // SHAPES) + self.table(COLOURS + classes % SHAPES)
+
 
 class Doubled(nn.Module):
     """Twice the sides: nearest neighbours and two 3 x 3 convolutions, normalised over the batch and rectified.
@@ -46,34 +67,24 @@ class ShapesGenerator(nn.Module):
     Layers: `layer1` to `layer3` (channels[1:] x 8 x 8, 16 x 16, 32 x 32), all at least 0.
 
     Args:
-        classes: Number of classes; 0 for a generator that takes none.
         latent_dim: Length of the latent vector.
         channels: Width at 4 x 4, 8 x 8, 16 x 16 and 32 x 32.
     """
 
-    def __init__(self, classes: int, latent_dim: int = 64, channels: Sequence[int] = (128, 128, 64, 48)) -> None:
+    def __init__(self, latent_dim: int, channels: Sequence[int]) -> None:
         super().__init__()
-        self.classes = classes
-        style = latent_dim + (32 if classes else 0)
-        if classes:
-            self.embed = nn.Embedding(classes, 32)
+        style = latent_dim + LENGTH
+        self.class_vectors = ClassVectors(LENGTH)
         self.start = nn.Linear(style, channels[0] * 16)
         self.layer1 = Doubled(channels[0], channels[1], style)
         self.layer2 = Doubled(channels[1], channels[2], style)
         self.layer3 = Doubled(channels[2], channels[3], style)
-        # Convolutions at 64 x 64 would cost most: this one paints 2 x 2 pixels at once.
-        self.paint = nn.Conv2d(channels[3], 12, 3, padding=1)
-        # The four pixels start alike, or pictures begin as checkerboards (Aitken et al., "Checkerboard artifact free
-        # sub-pixel convolution", 2017).
-        alike = self.paint.weight.detach()[::4].repeat_interleave(4, 0)
-        self.paint.weight = nn.Parameter(alike)
+        self.paint = nn.Conv2d(channels[3], 3, 3, padding=1)
 
-    def forward(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:
+    def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
         """From latents (B, latent_dim) and classes (B,) int64 to pictures (B, 3, 64, 64) in (-1, 1)."""
-        style = latents
-        if self.classes and classes is not None:
-            style = torch.cat([latents, self.embed(classes)], 1)
+        style = torch.cat([latents, self.class_vectors(classes)], 1)
         maps = self.start(style).view(len(style), -1, 4, 4).contiguous(memory_format=torch.channels_last)
         for block in (self.layer1, self.layer2, self.layer3):
             maps = block(maps, style)
-        return torch.tanh(F.pixel_shuffle(self.paint(maps), 2))
+        return torch.tanh(self.paint(F.interpolate(maps, scale_factor=2.0, mode="nearest")))

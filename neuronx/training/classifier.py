@@ -14,7 +14,7 @@ from neuronx.data.shapes.scene import Scenes
 from neuronx.data.shapes.words import CLASS_NAMES, SHAPES, labels, presence
 from neuronx.errors import unknown
 from neuronx.targets.shapes_networks import NETWORKS
-from neuronx.training.fit import fit, one_cycle, single
+from neuronx.training.fit import adamw, fit, single
 from neuronx.training.scenes import NORMALISE, SINGLE_WORDS, SceneStream, fixed_batches, inputs, seeds_of
 from neuronx.types import TrainerFactory
 
@@ -54,7 +54,7 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW on one cycle."""
-        return one_cycle(self, self.hparams["lr"], self.hparams["weight_decay"])
+        return adamw(self, self.hparams["lr"], self.hparams["weight_decay"])
 
 
 def describe(scenes: Scenes, _: int) -> tuple[Tensor, Tensor]:

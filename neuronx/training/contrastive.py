@@ -17,7 +17,7 @@ from neuronx.data.shapes.scene import Scenes
 from neuronx.data.shapes.words import CONCEPTS, presence
 from neuronx.errors import UserError
 from neuronx.training.auroc import auroc
-from neuronx.training.fit import fit, one_cycle, single
+from neuronx.training.fit import adamw, fit, single
 from neuronx.training.scenes import GROUPS, NORMALISE, SINGLE_WORDS, SceneStream, fixed_batches, inputs, seeds_of
 from neuronx.types import TrainerFactory
 
@@ -65,7 +65,7 @@ class Contrastive(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW on one cycle."""
-        return one_cycle(self, self.hparams["lr"], self.hparams["weight_decay"])
+        return adamw(self, self.hparams["lr"], self.hparams["weight_decay"])
 
 
 class PhraseBatches:

@@ -87,13 +87,19 @@ def fit(
     return runner, facts
 
 
-def one_cycle(module: LightningModule, lr: float, weight_decay: float) -> dict[str, Any]:
-    """AdamW whose learning rate rises to `lr` over the first tenth of the steps and falls to nearly 0 by the last.
+def adamw(module: LightningModule, lr: float, weight_decay: float) -> dict[str, Any]:
+    """AdamW on `one_cycle`."""
+    return one_cycle(module, torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=weight_decay))
+
+
+def one_cycle(module: LightningModule, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Learning rates rise to those of the optimizer over the first tenth of the steps and fall to nearly 0 by the last.
+
+    Momentum falls and rises with them, where there is any.
 
     Raises:
         UserError: The run goes on from a checkpoint whose run was planned with another number of steps.
     """
-    optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=weight_decay)
     steps = int(module.trainer.estimated_stepping_batches)
     if module.trainer.ckpt_path is not None:
         planned = _read(str(module.trainer.ckpt_path))["lr_schedulers"][0]["total_steps"]
@@ -104,7 +110,11 @@ def one_cycle(module: LightningModule, lr: float, weight_decay: float) -> dict[s
             )
     # The rise takes two steps at least: the schedule divides by its length less one.
     rise = min(0.5, max(0.1, 2 / steps))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=rise)
+    highest = [group["lr"] for group in optimizer.param_groups]
+    momentum = optimizer.defaults["betas"][0] > 0
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, highest, total_steps=steps, pct_start=rise, cycle_momentum=momentum
+    )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

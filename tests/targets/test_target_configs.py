@@ -12,6 +12,7 @@ from neuronx.errors import UserError
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "target"
 GENERIC = {
     "custom": {"model": "torch.nn.Identity"},
+    "generator": {"model": "torch.nn.Identity", "classes": 1000},
     "torchvision": {"model": "squeezenet1_1", "weights": "random", "layers": "features.3"},
     "timm": {"model": "test_vit.r160_in1k", "weights": "random", "layers": "blocks.1", "pool": "patch"},
 }
@@ -65,7 +66,7 @@ def stubbed(monkeypatch):
 
 
 def test_the_table_is_complete():
-    shapes = {"shapes_resnet", "shapes_vit"}
+    shapes = {"shapes_resnet", "shapes_vit", "shapes_gan"}
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*PUBLISHED, *GENERIC, "transformers", "hub", *shapes}
 
 

@@ -4,7 +4,7 @@ from neuronx.data.shapes import seeds
 from neuronx.training.classifier import describe
 from neuronx.training.scenes import EpochSampler, SceneBatches, SceneStream, fixed_batches, seeds_of
 
-PARTS = ("shapes_resnet", "shapes_vit", "shapes_explainer", "shapes_judge")
+PARTS = ("shapes_resnet", "shapes_vit", "shapes_explainer", "shapes_judge", "shapes_gan")
 
 
 def test_no_part_sees_pictures_of_another_or_of_the_probe():

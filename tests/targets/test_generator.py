@@ -1,0 +1,81 @@
+"""Image generators as targets: your own with one latent or several, and the shipped one."""
+
+import pytest
+import torch
+from torch import nn
+
+from neuronx import checkpoints
+from neuronx.data.latents import latent_probe
+from neuronx.data.shapes.names import CLASS_NAMES
+from neuronx.errors import UserError
+from neuronx.targets import generator
+from neuronx.targets.shapes_generator import ShapesGenerator
+
+
+class Two(nn.Module):
+    """From z (B, 3), noise (B, 2, 1, 1) and one of two classes to pictures (B, 3, 4, 4)."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(5, width, 4)
+        self.paint = nn.Conv2d(width, 3, 1)
+
+    def forward(self, z, noise, y):
+        return self.paint(self.up(torch.cat([z[:, :, None, None], noise], 1)) + y[:, None, None, None])
+
+
+def test_your_own_generator_with_several_latents_and_classes(tmp_path):
+    torch.save(Two(4).state_dict(), tmp_path / "g.pt")
+    target = generator.load(
+        Two,
+        tmp_path / "g.pt",
+        latent_dim=[[3], [2, 1, 1]],
+        classes=["cat", "dog"],
+        layers=["up"],
+        arguments={"width": 4},
+        truncation=2.0,
+    )
+    assert target.name == "Two" and target.transform is target.latents and target.class_names == ()
+    assert [(row.name, row.shape) for row in target.layer_table()] == [
+        ("", (3, 4, 4)),
+        ("up", (4, 4, 4)),
+        ("paint", (3, 4, 4)),
+    ]
+    probe = latent_probe(target.select(units=[1]), 12)
+    assert probe.class_names == ("cat", "dog") and probe.load([0, 1]).shape == (2, 3, 4, 4)
+
+
+@pytest.mark.parametrize(("dim", "shapes"), [(8, ((8,),)), ([8, 1, 1], ((8, 1, 1),)), ([[8], [3, 1]], ((8,), (3, 1)))])
+def test_lengths_and_shapes_of_latents(dim, shapes):
+    assert generator.load(nn.Identity(), latent_dim=dim).latents.shapes == shapes
+
+
+def test_a_number_of_classes_will_do():
+    latents = generator.load(nn.Identity(), classes=1000).latents
+    assert latents.classes == 1000 and latents.class_names[999] == "class 999"
+    with pytest.raises(UserError, match="no file of class names"):
+        generator.load(nn.Identity(), classes="nowhere.txt")
+
+
+def test_the_worlds_generator_is_rebuilt_from_its_card(tmp_path):
+    sizes = {"latent_dim": 5, "channels": [4, 4, 4, 4]}
+    module = ShapesGenerator(**sizes)
+    card = {
+        "about": "",
+        "command": "",
+        "training": {},
+        "figures": {},
+        "classes": CLASS_NAMES,
+        "layers": {"layer2": "avg"},
+    }
+    path = checkpoints.write(tmp_path, "small", module.state_dict(), card | {"generator": sizes})
+    target = generator.shapes(path, layers=["layer1", "layer3"])
+    assert (
+        target.name == "small"
+        and target.latents.domain == "shapes"
+        and generator.shapes(path).layers == {"layer2": "avg"}
+    )
+    assert [row.shape for row in target.layer_table(layers=target.layers)] == [(4, 8, 8), (4, 32, 32)]
+    checkpoints.write(tmp_path, "small", module.state_dict(), card)
+    with pytest.raises(UserError, match="no generator"):
+        generator.shapes(path)
