@@ -23,6 +23,9 @@ CUTOFFS = (0.0003, 0.002, 0.005, 0.02, 0.1, 0.5)
 POINTS = 120
 """Of a curve, at most."""
 
+ROUNDING = 1e-5
+"""Of cross entropies in float32, by which copies of one network in batches of other sizes may differ."""
+
 ORDERED = 2**25
 """How many activations are put in order at a time."""
 
@@ -66,7 +69,8 @@ def impacts(intact: Tensor, right: Tensor, loss: Tensor, still_right: Tensor) ->
     """What each image loses when a unit is taken away: (K, N) float64.
 
     Half the change of accuracy over the images classified rightly, plus half the change of cross entropy over the
-    summed cross entropy: ((a0 - a1) / sum a0 + (l1 - l0) / sum l0) / 2. A sum that is 0 leaves its half out.
+    summed cross entropy: ((a0 - a1) / sum a0 + (l1 - l0) / sum l0) / 2. A sum that is 0 leaves its half out. A unit
+    whose losses change by no more than rounding does, on any image, has an impact of 0.
 
     Args:
         intact: (N,) cross entropy of the intact network.
@@ -77,7 +81,9 @@ def impacts(intact: Tensor, right: Tensor, loss: Tensor, still_right: Tensor) ->
     before, all_right = intact.double(), right.double()
     accuracy = (all_right - still_right.double()) / all_right.sum().clamp(min=1)
     total = before.sum()
-    return (accuracy + (loss.double() - before) / torch.where(total > 0, total, 1)) / 2
+    change = loss.double() - before
+    silent = (change.abs() <= ROUNDING * (1 + before)).all(1) & (accuracy == 0).all(1)
+    return ((accuracy + change / torch.where(total > 0, total, 1)) / 2).masked_fill(silent[:, None], 0)
 
 
 def cumulative_shares(impact: Tensor, activations: Tensor, positions: Tensor) -> Tensor:

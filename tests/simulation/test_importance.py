@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from oracles_importance import image_impact, share_in_top
 from torch import nn
 
+from neuronx.data.in_memory import probe_of
 from neuronx.errors import UserError
+from neuronx.preprocess import Preprocess
 from neuronx.report.importance import importance_figure, importance_table, mean_and_std, write_importance
-from neuronx.simulation.importance import CUTOFFS, Importance, cumulative_shares, impacts, importance_of
+from neuronx.simulation.importance import CUTOFFS, Importance, cumulative_shares, impacts, importance, importance_of
+from neuronx.targets.target import Target
 from neuronx.types import Unit
 
 
@@ -118,3 +121,48 @@ def test_the_file_has_a_row_a_unit(tmp_path):
     lines = write_importance(tmp_path / "importance.csv", [found()]).read_text().splitlines()
     assert lines[0].startswith("target,layer,pool,unit,images,top 0.03 %,") and len(lines) == 7
     assert lines[1] == "net,layer4,avg,0,probe:400,,,,,,"
+
+
+def classifier(linear):
+    """Two layers of four maps each; the head reads the second linearly. Unit 3 of both is dead."""
+    torch.manual_seed(3)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    net.append(nn.Linear(4, 3))
+    for layer in (net[0], net[2]):
+        layer.bias.data = torch.tensor([0.5, 0.5, 0.5, -1e3])
+    return Target("net", net, Preprocess(), {"3" if linear else "1": "avg"})
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_importance_is_that_of_one_pass_for_each_unit(linear, trainer):
+    generator = torch.Generator().manual_seed(0)
+    probe = probe_of((torch.rand(60, 3, 8, 8, generator=generator) * 255).to(torch.uint8))
+    probe.labels, probe.class_names = torch.randint(0, 3, (60,), generator=generator), ("a", "b", "c")
+    target, rows = classifier(linear), torch.arange(5, 55)
+    (layer,) = target.layers
+    found = importance(target, probe, trainer, rows, (0.02, 0.5))[layer]
+    images, _ = next(iter(probe.loader(target.transform, rows, batch_size=50)))
+    with target.record([layer]) as recorded, torch.no_grad():
+        logits = target.module(images).double().numpy()
+    activations, labels = recorded[layer].mean((2, 3)), probe.labels[rows].numpy()
+    for k in range(3):
+        with target.replace(layer, k, 0.0), torch.no_grad():
+            changed = target.module(images).double().numpy()
+        impact = image_impact(logits, changed, labels)
+        expected = [share_in_top(impact.tolist(), activations[:, k].tolist(), cutoff) for cutoff in (0.02, 0.5)]
+        assert found.shares[k].tolist() == pytest.approx(expected, abs=1e-4)
+    assert found.n_no_effect == 1 and bool(found.shares[3].isnan().all())
+    assert found.images == f"{probe.name}:50"
+
+
+def test_only_the_units_asked_for_are_measured(trainer):
+    generator = torch.Generator().manual_seed(0)
+    probe = probe_of((torch.rand(40, 3, 8, 8, generator=generator) * 255).to(torch.uint8))
+    target = classifier(True)
+    whole = importance(target, probe, trainer, labels="predicted")["3"]
+    some = importance(target.select(units=[1, 2]), probe, trainer, labels="predicted")["3"]
+    assert [unit.index for unit in some.units] == [1, 2] and torch.equal(some.shares, whole.shares[1:3])
+    with pytest.raises(UserError, match="have no labels"):
+        importance(target, probe, trainer)
