@@ -15,7 +15,7 @@ from neuronx.data.probe import Probe
 from neuronx.io import write_atomic
 from neuronx.milannotations.write import layer_folder, write_all
 from neuronx.report.exemplar_page import Card, write_page
-from neuronx.report.tiles import Strip, png, sheet, spread, tiles
+from neuronx.report.tiles import TILE, Strip, png, sheet, spread, tiles
 from neuronx.trainer import is_first
 from neuronx.types import Explanation, TrainerFactory, Unit
 
@@ -65,7 +65,7 @@ def show_exemplars(
         drawn = Drawn.read(source, one)
         where = layer_folder(folder / "pictures" / name, layer)
         paths.append(draw_units(drawn, where, name, explanations or {}))
-        contact = contact_sheet(drawn, name, explanations or {})
+        contact = contact_sheet(drawn, explanations or {})
         paths.append(write_atomic(folder / "pictures" / f"{name}_{where.name}.png", png(contact)))
     return paths
 
@@ -103,10 +103,10 @@ class Drawn:
         masks = None if exemplars.grid is None else np.load(folder / "masks.npy", mmap_mode="r")
         return cls(exemplars, units, np.load(folder / "images.npy", mmap_mode="r"), masks)
 
-    def tiles(self, places: Sequence[int]) -> Tensor:
-        """The exemplars of some of the units, as (n, k, 3, T, T) uint8."""
+    def tiles(self, places: Sequence[int], side: int = TILE) -> Tensor:
+        """The exemplars of some of the units, as (n, k, 3, side, side) uint8."""
         masks = None if self.masks is None else torch.from_numpy(self.masks[places])
-        return tiles(torch.from_numpy(self.images[places]), masks)
+        return tiles(torch.from_numpy(self.images[places]), masks, side)
 
     def strip(self, unit: int, pictures: Tensor, remark: str = "") -> Strip:
         """The exemplars of a unit with its name and its peaks above them."""
@@ -115,15 +115,26 @@ class Drawn:
         return Strip(str(self.exemplars.units[unit]), f"{span}   {remark}".rstrip(), pictures)
 
 
-def contact_sheet(drawn: Drawn, name: str, explanations: Words, units: int = 10) -> Image.Image:
-    """Some units spread over the layer, one a row, with what the first method says of them."""
+def contact_sheet(
+    drawn: Drawn, explanations: Words, units: int = 10, exemplars: int | None = None, side: int = TILE
+) -> Image.Image:
+    """Some units spread over the layer, one a row, with what is said of them, the shortest first.
+
+    Args:
+        drawn: The layer.
+        explanations: Of its units.
+        units: How many, at most.
+        exemplars: How many of each; all by default.
+        side: Of each picture, in pixels.
+    """
     places = spread(len(drawn.units), units)
-    said = [next(iter(explanations.get(unit, {}).items()), ("", "")) for unit in drawn.exemplars.units]
-    strips = [
-        drawn.strip(drawn.units[place], pictures, ": ".join(filter(None, said[drawn.units[place]])))
-        for place, pictures in zip(places, drawn.tiles(places), strict=True)
-    ]
-    return sheet(strips, len(strips[0].tiles), letters=20)
+    strips = []
+    for place, pictures in zip(places, drawn.tiles(places, side), strict=True):
+        unit = drawn.units[place]
+        said = explanations.get(drawn.exemplars.units[unit], {})
+        remark = "   ".join(sorted((f"{method}: {words}" for method, words in said.items()), key=len))
+        strips.append(drawn.strip(unit, pictures[:exemplars], remark))
+    return sheet(strips, len(strips[0].tiles), letters=side // 7)
 
 
 def draw_units(drawn: Drawn, folder: Path, name: str, explanations: Words) -> Path:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from neuronx.report import exemplar_grids
-from neuronx.report.exemplar_grids import in_words, show_exemplars
+from neuronx.report.exemplar_grids import Drawn, contact_sheet, in_words, show_exemplars
 from neuronx.report.tiles import DIMMED, GAP, OUTLINE, Strip, sheet, spread, tiles
 from neuronx.types import Explanation, Unit
 
@@ -115,3 +115,11 @@ def test_other_processes_draw_nothing(run, trainer, tmp_path, monkeypatch):
     target = oracle.network().select(layers=["1"])
     assert show_exemplars({"1": run[2]["1"]}, target, oracle.pictures(), trainer, tmp_path) == []
     assert not (tmp_path / "pictures").exists()
+
+
+def test_a_sheet_shows_what_is_asked_for(run):
+    folder, _, found = run
+    drawn = Drawn.read(folder / "exemplars" / "small" / "1", found["1"])
+    assert drawn.units == [0, 2] and drawn.masks is not None
+    narrow = contact_sheet(drawn, {}, units=1, exemplars=2, side=70)
+    assert narrow.size == (GAP + 2 * (70 + GAP), 10 + 9 + 70 + 3 * GAP)
