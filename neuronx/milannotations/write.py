@@ -68,7 +68,8 @@ def write_all(
         target: The network.
         probe: The images.
         trainer: Makes the trainer that runs the pass.
-        size: Side of images and masks; by default that of the network's input, 224 where unknown.
+        size: Side of images and masks; by default that of the network's input or, where unknown, of pictures that are
+            all of one size, as a generator's are; else 224.
 
     Returns:
         The layers' folders, in the order of `found`.
@@ -76,7 +77,7 @@ def write_all(
     Raises:
         UserError: A size below 1, or a full disk.
     """
-    folder, size = Path(folder), size or target.input_size or SIZE
+    folder, size = Path(folder), size or target.input_size or _side(probe)
     if size < 1:
         raise UserError(f"Exemplars of {target.name} cannot have images of {size} pixels; give a size of at least 1.")
     units = {layer: _units(target, layer, len(one.units)) for layer, one in found.items()}
@@ -104,6 +105,11 @@ def write_all(
 def layer_folder(folder: str | Path, layer: str) -> Path:
     """Where a layer's files are: the name is kept, dots and all; the network's output is `outputs`."""
     return Path(folder) / (layer.replace("/", "-") or "outputs")
+
+
+def _side(probe: Probe) -> int:
+    first = probe.load([0])
+    return first.shape[-1] if isinstance(first, Tensor) and first.shape[-1] == first.shape[-2] else SIZE
 
 
 def _units(target: Target, layer: str, total: int) -> Tensor:

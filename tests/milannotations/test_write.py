@@ -12,6 +12,7 @@ import oracles_milannotations as oracle
 import pytest
 import torch
 
+from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError
 from neuronx.milannotations import gather as gathering
 from neuronx.milannotations import write as writing
@@ -116,6 +117,15 @@ def test_the_network_runs_once_over_the_exemplars_only(world, trainer, tmp_path,
     write_all(tmp_path, few, target, probe, trainer)
     assert sum(seen) == 3
     assert (tmp_path / "1" / "ids.csv").read_text().count("\n") == 5
+
+
+def test_where_the_network_takes_any_size_pictures_keep_theirs(trainer, tmp_path):
+    target = oracle.network(transform=lambda picture: picture.float(), input_size=None)
+    found = {"5": oracle.exemplars(torch.rand(4, 3), "5")}
+    batch = InMemoryProbe(torch.zeros(4, 3, 20, 20, dtype=torch.uint8))
+    for probe, size in ((batch, 20), (oracle.pictures(4), 224)):
+        folder = write(tmp_path / str(size), found["5"], target, probe, trainer)
+        assert np.load(folder / "images.npy", mmap_mode="r").shape == (3, 3, 3, size, size)
 
 
 def test_layers_are_called_as_in_the_network():
