@@ -10,6 +10,7 @@ from torchvision.transforms import ToTensor
 
 from neuronx.data.folder import FolderProbe
 from neuronx.data.in_memory import InMemoryProbe, probe_of
+from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import UserError
 from neuronx.preprocess import Preprocess
 
@@ -67,3 +68,11 @@ def test_what_is_wrong_is_said():
         InMemoryProbe(torch.zeros(4, 3, 8, 8), labels=[0, 1])
     with pytest.raises(UserError, match="labels 0 to 5, but 2 class names"):
         InMemoryProbe(torch.zeros(4, 3, 8, 8), labels=[0, 1, 5, 0], class_names=("a", "b"))
+
+
+def test_what_pixels_show_may_come_along():
+    shapes = ShapesProbe(12)
+    probe = InMemoryProbe(shapes.load(range(12)), segmentation=shapes.segmentation)
+    names, present = probe.truth
+    assert names == shapes.segmentation.names and torch.equal(present, shapes.truth[1])
+    assert InMemoryProbe(shapes.load(range(12))).truth is None
