@@ -17,7 +17,7 @@ from neuronx.latents import Inputs, Latents, run, to_device_of
 if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
-AT_ONCE = 64
+AT_ONCE = 16
 """Pictures that are made together, always as many: one row's picture does not depend on which others are asked for."""
 
 

@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader
 
 from neuronx import checkpoints
 from neuronx.data.latents import LatentProbe
+from neuronx.data.shapes.contact_sheet import laid_out, png
 from neuronx.data.shapes.scene import Scenes
 from neuronx.data.shapes.words import CLASS_NAMES, SHAPES, labels
+from neuronx.io import write_atomic
 from neuronx.latents import Latents
 from neuronx.metrics.frechet import frechet
 from neuronx.targets import shapes
@@ -28,6 +30,8 @@ from neuronx.types import TrainerFactory
 
 AVERAGED = 0.995
 """Share of the averaged weights that a step leaves as they are."""
+SHOWN = 112
+"""Pictures on the sheet that lies beside the weights."""
 
 
 class Adversaries(LightningModule):
@@ -118,7 +122,7 @@ class GeneratorTask:
     held_out: int = 5000
 
     def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
-        """Trains and measures the generator, and writes weights, card and a sheet of samples into `folder`.
+        """Trains and measures the generator, and writes weights, card and a sheet of pictures into `folder`.
 
         Returns the path of `<name>.safetensors`. The figures are those of the weights as they are stored.
         """
@@ -162,6 +166,9 @@ class GeneratorTask:
             "classes": CLASS_NAMES,
         }
         if runner.is_global_zero:
+            write_atomic(
+                folder / f"{self.name}.png", png(laid_out(probe.load(range(min(112, len(probe)))), columns=14))
+            )
             checkpoints.write(folder, self.name, made.state_dict(), card)
         return folder / f"{self.name}.safetensors"
 

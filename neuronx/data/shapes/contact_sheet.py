@@ -5,24 +5,36 @@ import sys
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from neuronx.data.shapes import seeds
 from neuronx.data.shapes.render import render
-from neuronx.data.shapes.scene import SIDE, sample
+from neuronx.data.shapes.scene import sample
 from neuronx.io import write_atomic
 
 
 def contact_sheet(rows: int = 8, columns: int = 14, gap: int = 4) -> Image.Image:
     """Lays out the first rows x columns pictures of the default probe."""
-    pictures = render(sample(seeds.PROBE, torch.arange(rows * columns)))
-    sheet = torch.full((3, rows * (SIDE + gap) + gap, columns * (SIDE + gap) + gap), 255, dtype=torch.uint8)
+    return laid_out(render(sample(seeds.PROBE, torch.arange(rows * columns))), columns, gap)
+
+
+def laid_out(pictures: Tensor, columns: int, gap: int = 4) -> Image.Image:
+    """Lays out pictures (N, 3, H, W) uint8 in reading order, `gap` white pixels around each."""
+    rows, (height, width) = -(-len(pictures) // columns), pictures.shape[2:]
+    sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
     for number, picture in enumerate(pictures):
-        top, left = (gap + cell * (SIDE + gap) for cell in divmod(number, columns))
-        sheet[:, top : top + SIDE, left : left + SIDE] = picture
+        row, column = divmod(number, columns)
+        top, left = gap + row * (height + gap), gap + column * (width + gap)
+        sheet[:, top : top + height, left : left + width] = picture
     return Image.fromarray(sheet.permute(1, 2, 0).numpy())
 
 
-if __name__ == "__main__":
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
     buffer = io.BytesIO()
-    contact_sheet().save(buffer, format="png", optimize=True)
-    print(write_atomic(sys.argv[1] if len(sys.argv) > 1 else "docs/shapes.png", buffer.getvalue()))
+    image.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    print(write_atomic(sys.argv[1] if len(sys.argv) > 1 else "docs/shapes.png", png(contact_sheet())))
