@@ -14,8 +14,8 @@ from torch import Tensor
 Pairs = tuple[Tensor, Tensor]
 """Units (V,), an integer type, and their values (V,) float32, in any order."""
 
-PIECE = 2**19
-"""Pairs that are worked on at a time."""
+PIECE = 2**16
+"""Pairs that are worked on at a time: as many as stay in a processor's cache."""
 
 
 def ranks(quantile: float, count: int) -> tuple[int, int, float]:
@@ -50,7 +50,8 @@ def above(values: Tensor, floor: Tensor) -> Iterator[Pairs]:
     """All values (positions, K) strictly above their unit's floor (K,), on the CPU, piece by piece."""
     units = len(floor)
     small = torch.int16 if units < 2**15 else torch.int32
-    for piece in values.split(max(1, PIECE // units)):
+    at_once = PIECE if values.device.type == "cpu" else 64 * PIECE
+    for piece in values.split(max(1, at_once // units)):
         hits = (piece > floor).flatten().nonzero().squeeze(1)
         if len(hits):
             yield (hits % units).to(small).cpu(), piece.flatten()[hits].cpu()
@@ -60,8 +61,8 @@ def trimmed(stream: Iterable[Pairs], floor: Tensor) -> Iterator[Pairs]:
     """The pairs above the floors (K,); small pieces come out joined."""
     kept: list[Pairs] = []
     for units, values in _pieces(stream):
-        high = values > floor[units.int()]
-        kept.append((units[high], values[high]))
+        high = values > floor.index_select(0, units.int())
+        kept.append((units.masked_select(high), values.masked_select(high)))
         if sum(len(some) for some, _ in kept) >= PIECE:
             yield _joined(kept)
             kept = []
@@ -69,51 +70,65 @@ def trimmed(stream: Iterable[Pairs], floor: Tensor) -> Iterator[Pairs]:
         yield _joined(kept)
 
 
-def largest(stream: Callable[[], Iterable[Pairs]], rank: int, floor: Tensor) -> Tensor:
+def largest(stream: Callable[[], Iterable[Pairs]], rank: int, floor: Tensor, digits: int = 4) -> Tensor:
     """The rank-th largest value of each unit, counted from 1: a radix selection, byte by byte.
 
     Args:
-        stream: Gives all values above the floors, and maybe some below; called four times.
+        stream: Gives all values above the floors, and maybe some below; called once for each digit.
         rank: At least 1.
         floor: (K,) float32, which the answer is known to reach: it is the answer where too few values are above it.
+        digits: How many bytes of the answer to find; with fewer than four it comes out smaller by less than one unit of
+            the last one, as a floor may.
 
     Returns:
         (K,) float32.
     """
     units = len(floor)
-    found = torch.zeros(units, dtype=torch.int64)  # the leading bits of the answer's key
+    found = torch.zeros(units, dtype=torch.int32)  # the leading bytes of the answer's key
     left = torch.full((units,), rank)
     few = torch.zeros(units, dtype=torch.bool)
-    for shift in (24, 16, 8, 0):
+    one = torch.ones((), dtype=torch.int64)
+    for digit in range(digits):
+        shift = 24 - 8 * digit
         counts = torch.zeros(units * 256, dtype=torch.int64)
         for owners, values in _pieces(stream()):
-            key, owner = _key(values), owners.long()
-            if shift < 24:
-                same = key >> shift + 8 == found[owner]
-                key, owner = key[same], owner[same]
-            counts += torch.bincount(owner * 256 + (key >> shift & 255), minlength=units * 256)
+            owner, key = owners.int(), _bits(values)
+            if digit:
+                same = key >> shift + 8 == found.index_select(0, owner)
+                owner, key = owner.masked_select(same), key.masked_select(same)
+            # The first byte holds the sign.
+            byte = key >> shift & 255 if digit else (key >> shift) + 128
+            counts.index_add_(0, owner * 256 + byte, one.expand(len(key)))
         reached = counts.view(units, 256).flip(1).cumsum(1)  # by how many values, from the highest byte down
         place = (reached < left[:, None]).sum(1)
         few |= place == 256
         place.clamp_(max=255)
-        before = torch.cat([torch.zeros(units, 1, dtype=torch.int64), reached], 1).gather(1, place[:, None])
-        left -= before.squeeze(1)
-        found = found << 8 | 255 - place
-    return torch.where(few, floor, _value(found).maximum(floor))
+        left -= reached.gather(1, (place - 1).clamp(min=0)[:, None]).squeeze(1).where(place > 0, 0)
+        found = found << 8 | (255 - place).int() if digit else (127 - place).int()
+    return torch.where(few, floor, _value(found << 32 - 8 * digits).fmax(floor))  # below -3e38 may be NaN
+
+
+def next_larger(stream: Iterable[Pairs], found: Tensor, rank: int) -> Tensor:
+    """The (rank - 1)-th largest value (K,) of each unit, given the rank-th; not for rank 1."""
+    count = torch.zeros(len(found), dtype=torch.int64)
+    smallest = torch.full_like(found, torch.inf)
+    for owners, values in trimmed(stream, found):
+        count += torch.bincount(owners, minlength=len(found))
+        smallest.scatter_reduce_(0, owners.long(), values, "amin")
+    return torch.where(count == rank - 1, smallest, found)
 
 
 def ordered(values: Tensor) -> Tensor:
     """Integers (int64, 32 bits with sign) in the order of float32 values."""
+    return _bits(values).long()
+
+
+def _bits(values: Tensor) -> Tensor:
     bits = values.view(torch.int32)
-    return (bits ^ (bits >> 31 & 0x7FFFFFFF)).long()
+    return bits ^ (bits >> 31 & 0x7FFFFFFF)
 
 
-def _key(values: Tensor) -> Tensor:
-    return ordered(values) + 2**31
-
-
-def _value(key: Tensor) -> Tensor:
-    bits = (key - 2**31).int()
+def _value(bits: Tensor) -> Tensor:
     return (bits ^ (bits >> 31 & 0x7FFFFFFF)).view(torch.float32)
 
 

@@ -14,9 +14,9 @@ from neuronx.errors import UserError
 from neuronx.recording.maps import on_grid
 from neuronx.recording.parts import Head, Part, find_parts, strongest, write_part
 from neuronx.recording.shards import NotFinite
-from neuronx.recording.tails import Pairs, Side, above, largest, trimmed
+from neuronx.recording.tails import Pairs, Side, above, largest, next_larger, trimmed
 
-SLACK = 2**18
+SLACK = 2**16
 """Pairs that are not worth a search for a higher floor."""
 
 
@@ -92,7 +92,7 @@ class Tally:
 
     def _raise_floor(self, head: Head, need: int) -> None:
         """Finds the floor anew, forgets what it leaves behind, and makes one part of those on disk."""
-        floor = largest(lambda: itertools.chain(_stream(self.parts), self.tail), need, head.floor)
+        floor = largest(lambda: itertools.chain(_stream(self.parts), self.tail), need, head.floor, digits=2)
         self.tail = list(trimmed(_drained(self.tail), floor))
         self.head = dataclasses.replace(head, floor=floor)
         if self.parts:
@@ -133,7 +133,8 @@ def merge(place: Entry, wanted: Tensor, k: int, quantile: float) -> tuple[Head, 
         row, unit = head.wrong.tolist()
         raise NotFinite(unit, row)
     side = Side(quantile, int(wanted.sum()) * math.prod(head.grid.tolist()))
-    need, other = (largest(partial(_stream, parts), rank, head.floor) for rank in (side.need, side.other))
+    need = largest(partial(_stream, parts), side.need, head.floor)
+    other = need if side.other == side.need else next_larger(_stream(parts), need, side.need)
     return head, side.quantile(need, other)
 
 

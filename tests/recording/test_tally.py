@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronx.cache import Entry
-from neuronx.recording.tails import Side, above, largest, ordered, trimmed
+from neuronx.recording.tails import Side, above, largest, next_larger, ordered, trimmed
 from neuronx.recording.tally import Tally, merge
 
 SPECIAL = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3.4e38, -3.4e38])
@@ -30,6 +30,11 @@ def test_the_rank_th_largest_of_each_unit(seed, ties, count, data):
         pairs = list(above(values[: count // 2], low)) + list(above(values[count // 2 :], start))
         assert torch.equal(largest(lambda pairs=pairs: pairs, rank, start), expected)
         assert torch.equal(largest(lambda pairs=pairs, start=start: trimmed(pairs, start), rank, start), expected)
+        floors = [largest(lambda pairs=pairs: pairs, rank, start, digits) for digits in (1, 2, 3)]
+        assert bool(start.le(floors[0]).all() and (floors[0] <= floors[1]).all() and (floors[2] <= expected).all())
+        if rank > 1:
+            above_it = values.sort(0, descending=True).values[rank - 2]
+            assert torch.equal(next_larger(pairs, expected, rank), above_it)
 
 
 @given(a=st.floats(width=32, allow_nan=False), b=st.floats(width=32, allow_nan=False))
