@@ -11,7 +11,7 @@ from neuronx import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 EVALUATE = ("target", "data", "concepts", "clip", "judge", "explain", "sim", "logger", "trainer", "recipe")
-TRAIN = ("le", "classifier", "contrastive")
+TRAIN = ("le", "classifier", "contrastive", "generator")
 
 
 def choices(*groups: str) -> list[tuple[str, str]]:

@@ -7,15 +7,18 @@ import torch
 
 from neuronx import checkpoints
 from neuronx.concepts import shapes_clip
-from neuronx.data.shapes.words import CONCEPTS
-from neuronx.targets import shapes
+from neuronx.data.latents import latent_probe
+from neuronx.data.shapes.words import CLASS_NAMES, CONCEPTS
+from neuronx.targets import generator, shapes
 from neuronx.training import contrastive
 from neuronx.training.auroc import auroc
 from neuronx.training.classifier import describe
+from neuronx.training.generator import measure
 from neuronx.training.scenes import GROUPS, SINGLE_WORDS, fixed_batches, seeds_of
 
 CLASSIFIERS = ("shapes_resnet", "shapes_vit")
 CLIPS = ("shapes_explainer", "shapes_judge")
+GENERATOR = "shapes_gan"
 
 
 def card(name: str) -> dict:
@@ -26,7 +29,7 @@ def test_all_together_are_under_20_megabytes():
     assert sum(file.stat().st_size for file in checkpoints.FOLDER.iterdir() if file.is_file()) < 20e6
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS + CLIPS)
+@pytest.mark.parametrize("name", (*CLASSIFIERS, *CLIPS, GENERATOR))
 def test_cards_say_how_the_weights_were_made(name):
     page, facts = (checkpoints.FOLDER / f"{name}.md").read_text(), card(name)
     assert facts["command"] in page and facts["command"].endswith(f"={name} ship=true")
@@ -80,3 +83,14 @@ def test_the_judge_is_another_network_with_other_pictures_than_the_explainer():
     assert explainer["vision"] != judge["vision"]
     assert explainer["training"]["weight seed"] != judge["training"]["weight seed"]
     assert explainer["training"]["image seed"] != judge["training"]["image seed"]
+
+
+def test_the_generator_makes_what_its_card_says(trainer):
+    target, figures = generator.shapes(GENERATOR), card(GENERATOR)["figures"]
+    assert (checkpoints.FOLDER / f"{GENERATOR}.safetensors").stat().st_size < 2e6
+    assert target.latents.domain == "shapes" and target.latents.class_names == CLASS_NAMES
+    found = measure(latent_probe(target, 500, seeds_of(GENERATOR)[1]), "shapes_vit", trainer, seeds_of(GENERATOR)[1])
+    # Four standard errors of 500 images.
+    for name in ("class", "colour", "shape"):
+        assert found[f"share of {name} as asked"] == pytest.approx(figures[f"share of {name} as asked"], abs=0.09)
+    assert figures["share of colour as asked"] > 0.5 and figures["images"] == 5000
