@@ -6,6 +6,7 @@ concept of the unit's explanation. Images at the very top often show something e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import torch
@@ -179,15 +180,17 @@ def area_figure(chart: AreaChart, title: str = "") -> "Figure":
         f"{low:.3g} to {high:.3g}<br>{n:,} image{'' if n == 1 else 's'}"
         for low, high, n in zip(chart.edges[:-1].tolist(), chart.edges[1:].tolist(), chart.images.tolist(), strict=True)
     ]
+    lines = wrap(title, 120)  # explanations can be long
     figure.update_layout(
         template="plotly_white",
-        title={"text": title, "subtitle": {"text": _subtitle(chart), "font": {"size": 13}}},
+        title={"text": "<br>".join(lines), "subtitle": {"text": _subtitle(chart), "font": {"size": 13}}},
         xaxis={
             "title": "activation",
             "tickvals": middles.tolist(),
             "ticktext": ticks,
             "range": [x[0], x[-1]],
             "showgrid": False,
+            "zeroline": False,
         },
         yaxis={
             "title": "images of the range that show it (%)",
@@ -195,8 +198,8 @@ def area_figure(chart: AreaChart, title: str = "") -> "Figure":
         },
         legend={"traceorder": "reversed"},
         hovermode="x unified",
-        height=520,
-        margin={"t": 90},
+        height=520 + 28 * max(0, len(lines) - 1),
+        margin={"t": 90 + 28 * max(0, len(lines) - 1)},
     )
     return figure
 
