@@ -9,6 +9,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -104,7 +105,10 @@ class _Reader(pickle.Unpickler):
         """What stands for a name, if it is allowed."""
         if f"{module}.{name}" not in ALLOWED:
             raise UserError(f"{self.path} would run code of its own, {module}.{name}: it is not read.")
-        return ALLOWED[f"{module}.{name}"]
+        found = ALLOWED[f"{module}.{name}"]
+        if isinstance(found, FunctionType):  # a copy: a pickle can set attributes of whatever it gets
+            return lambda *arguments: found(*arguments)
+        return found
 
     def persistent_load(self, pid: Any) -> Tensor:
         """The numbers of a tensor, one-dimensional."""
