@@ -37,16 +37,27 @@ def on_grid(output: Tensor, prefix: int = 0) -> Tensor:
 def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (..., h, w) brought to (..., H, W): bilinear between cell centres (half-pixel), never beyond their range.
 
-    Where a side shrinks, the filter widens, as Pillow's does.
+    Where a side shrinks, the filter widens, as Pillow's does. Sizes begin at 2: torch's filter is wrong for one column.
     """
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     larger = F.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=_shrinks(maps, size))
+    # Weights that add up to one plus a rounding error would lift a map above a threshold that it only reaches.
+    larger.clamp_(flat.amin((2, 3), keepdim=True), flat.amax((2, 3), keepdim=True))
     return larger.reshape(*maps.shape[:-2], *size)
 
 
 def masks(maps: Tensor, thresholds: Tensor, size: tuple[int, int]) -> Tensor:
     """Where units fire: (B, K, H, W) bool, upsampled maps (B, K, h, w) strictly above thresholds (K,)."""
     return upsampled(maps, size) > thresholds.to(maps)[:, None, None]
+
+
+def active(maps: Tensor, thresholds: Tensor) -> Tensor:
+    """The pairs (n, 2) int64 of image and unit whose map (B, K, h, w) exceeds the unit's threshold (K,) somewhere.
+
+    Sorted. Upsampling never exceeds the maximum, so that the masks of all other pairs are empty; `masks` of those
+    listed needs only their maps: `upsampled(maps[pairs[:, 0], pairs[:, 1]], size)`.
+    """
+    return (maps.amax((2, 3)) > thresholds.to(maps)).nonzero()
 
 
 def _shrinks(maps: Tensor, size: tuple[int, int]) -> bool:
