@@ -70,15 +70,15 @@ def trimmed(stream: Iterable[Pairs], floor: Tensor) -> Iterator[Pairs]:
         yield _joined(kept)
 
 
-def largest(stream: Callable[[], Iterable[Pairs]], rank: int, floor: Tensor, digits: int = 4) -> Tensor:
+def largest(stream: Callable[[], Iterable[Pairs]], rank: int, floor: Tensor, enough: float = 0) -> Tensor:
     """The rank-th largest value of each unit, counted from 1: a radix selection, byte by byte.
 
     Args:
-        stream: Gives all values above the floors, and maybe some below; called once for each digit.
+        stream: Gives all values above the floors, and maybe some below; called up to four times.
         rank: At least 1.
         floor: (K,) float32, which the answer is known to reach: it is the answer where too few values are above it.
-        digits: How many bytes of the answer to find; with fewer than four it comes out smaller by less than one unit of
-            the last one, as a floor may.
+        enough: Stop as soon as no more than this many values of all units together reach what was found. Then it is a
+            floor under the answer.
 
     Returns:
         (K,) float32.
@@ -88,24 +88,26 @@ def largest(stream: Callable[[], Iterable[Pairs]], rank: int, floor: Tensor, dig
     left = torch.full((units,), rank)
     few = torch.zeros(units, dtype=torch.bool)
     one = torch.ones((), dtype=torch.int64)
-    for digit in range(digits):
-        shift = 24 - 8 * digit
+    for shift in (24, 16, 8, 0):
         counts = torch.zeros(units * 256, dtype=torch.int64)
         for owners, values in _pieces(stream()):
             owner, key = owners.int(), _bits(values)
-            if digit:
+            if shift < 24:
                 same = key >> shift + 8 == found.index_select(0, owner)
                 owner, key = owner.masked_select(same), key.masked_select(same)
             # The first byte holds the sign.
-            byte = key >> shift & 255 if digit else (key >> shift) + 128
+            byte = key >> shift & 255 if shift < 24 else (key >> shift) + 128
             counts.index_add_(0, owner * 256 + byte, one.expand(len(key)))
         reached = counts.view(units, 256).flip(1).cumsum(1)  # by how many values, from the highest byte down
         place = (reached < left[:, None]).sum(1)
         few |= place == 256
         place.clamp_(max=255)
+        kept = rank - left + reached.gather(1, place[:, None]).squeeze(1)
         left -= reached.gather(1, (place - 1).clamp(min=0)[:, None]).squeeze(1).where(place > 0, 0)
-        found = found << 8 | (255 - place).int() if digit else (127 - place).int()
-    return torch.where(few, floor, _value(found << 32 - 8 * digits).fmax(floor))  # below -3e38 may be NaN
+        found = found << 8 | (255 - place).int() if shift < 24 else (127 - place).int()
+        if kept.sum() <= enough:
+            break
+    return torch.where(few, floor, _value(found << shift).fmax(floor))  # what is below -3e38 may be NaN
 
 
 def next_larger(stream: Iterable[Pairs], found: Tensor, rank: int) -> Tensor:

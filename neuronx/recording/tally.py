@@ -92,7 +92,8 @@ class Tally:
 
     def _raise_floor(self, head: Head, need: int) -> None:
         """Finds the floor anew, forgets what it leaves behind, and makes one part of those on disk."""
-        floor = largest(lambda: itertools.chain(_stream(self.parts), self.tail), need, head.floor, digits=2)
+        enough = 1.5 * need * len(head.floor)
+        floor = largest(lambda: itertools.chain(_stream(self.parts), self.tail), need, head.floor, enough)
         self.tail = list(trimmed(_drained(self.tail), floor))
         self.head = dataclasses.replace(head, floor=floor)
         if self.parts:

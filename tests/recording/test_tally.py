@@ -30,11 +30,19 @@ def test_the_rank_th_largest_of_each_unit(seed, ties, count, data):
         pairs = list(above(values[: count // 2], low)) + list(above(values[count // 2 :], start))
         assert torch.equal(largest(lambda pairs=pairs: pairs, rank, start), expected)
         assert torch.equal(largest(lambda pairs=pairs, start=start: trimmed(pairs, start), rank, start), expected)
-        floors = [largest(lambda pairs=pairs: pairs, rank, start, digits) for digits in (1, 2, 3)]
-        assert bool(start.le(floors[0]).all() and (floors[0] <= floors[1]).all() and (floors[2] <= expected).all())
+        for enough in (0, rank * 4, count * 3):
+            lower = largest(lambda pairs=pairs: pairs, rank, start, enough)
+            assert bool((start <= lower).all() and (lower <= expected).all())
+            assert enough == 0 or int((values > lower).sum()) <= max(enough, rank * 3)
         if rank > 1:
             above_it = values.sort(0, descending=True).values[rank - 2]
             assert torch.equal(next_larger(pairs, expected, rank), above_it)
+
+
+def test_floors_rise_among_values_that_differ_in_the_last_bits_only():
+    values = 100 + torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)) / 1000
+    floor = largest(lambda: above(values, torch.full((2,), -torch.inf)), 100, torch.full((2,), -torch.inf), 300)
+    assert int((values > floor).sum()) <= 300
 
 
 @given(a=st.floats(width=32, allow_nan=False), b=st.floats(width=32, allow_nan=False))
