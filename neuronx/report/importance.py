@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from rich.console import RenderableType
 from rich.table import Column
+from rich.text import Text
 from torch import Tensor
 
 from neuronx.io import Cell, write_csv
@@ -25,10 +27,10 @@ def mean_and_std(shares: Tensor) -> tuple[Tensor, Tensor]:
 
 def importance_table(found: Sequence[Importance]) -> str:
     """The table of `show=importance`: one row a layer, and one for all units of a network that has several layers."""
-    tables = []
+    tables: list[RenderableType] = []
     for name, of_target in _by_target(found).items():
         title = f"{name}: share of a unit's effect (%, mean ± std) in its top images, on {of_target[0].images}"
-        table = plain_table("layer", Column("units", justify="right"), title=title)
+        table = plain_table("layer", Column("units", justify="right"))
         for cutoff in of_target[0].cutoffs:
             table.add_column(f"top {100 * cutoff:g} %", justify="right")
         silent = any(one.n_no_effect for one in of_target)
@@ -39,7 +41,7 @@ def importance_table(found: Sequence[Importance]) -> str:
             cells = [f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(mean.tolist(), std.tolist(), strict=True)]
             none = int(shares.isnan().any(1).sum())
             table.add_row(layer, str(len(shares) - none), *cells, *([str(none) if none else ""] if silent else []))
-        tables.append(table)
+        tables += [Text(title), table]
     return as_text(*tables)
 
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def plain_table(*columns: str | Column, title: str | None = None) -> Table:
     return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
 
 
-def as_text(*tables: Table) -> str:
-    """Tables below each other, 140 characters wide at most."""
+def as_text(*tables: RenderableType) -> str:
+    """Tables and lines below each other, 140 characters wide at most."""
     page = io.StringIO()
     console = Console(file=page, width=140)
     for table in tables:
