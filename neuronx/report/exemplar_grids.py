@@ -1,7 +1,6 @@
 """Shows what excites units most: files in the layout of MILANNOTATIONS, grids of pictures, a page for each layer."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +12,13 @@ from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.io import write_atomic
+from neuronx.milannotations.pictures import gallery, view
 from neuronx.milannotations.write import layer_folder, write_all
+from neuronx.recording.ranges import activation_ranges
+from neuronx.recording.record import record
 from neuronx.report.exemplar_page import Card, write_page
-from neuronx.report.tiles import TILE, Strip, png, sheet, spread, tiles
+from neuronx.report.range_grids import SIDE, draw_ranges
+from neuronx.report.tiles import TILE, Strip, parts, png, sheet, spread, tiles, write_pngs
 from neuronx.trainer import is_first
 from neuronx.types import Explanation, TrainerFactory, Unit
 
@@ -27,8 +30,6 @@ Words = Mapping[Unit, Mapping[str, str]]
 """Unit -> method -> explanation in words."""
 
 COLUMNS = 5
-DRAWN_AT_ONCE = 256
-"""Pictures; about 60 MB."""
 
 
 def show_exemplars(
@@ -38,35 +39,45 @@ def show_exemplars(
     trainer: TrainerFactory,
     folder: str | Path,
     explanations: Words | None = None,
+    rows: Tensor | None = None,
 ) -> list[Path]:
     """Writes the exemplars of a target's units, draws them, and makes a page for each layer.
 
     In `folder` there will be `exemplars/<target>/<layer>/` in the layout of MILANNOTATIONS, a contact sheet
     `pictures/<target>_<layer>.png` with ten units spread over the layer, and `pictures/<target>/<layer>/` with
-    `unit_<u>.png` and `index.html`. All processes of a run call it; the first one draws.
+    `index.html`, `unit_<u>.png` and, for layers that the target is asked for, `unit_<u>_ranges.png`: images from ranges
+    of the ranking by pooled activation. All processes of a run call it; the first one draws.
 
     Args:
         found: Layer -> exemplars of the whole layer; drawn are the units asked for in `target.units`.
         target: The network.
         probe: The images.
-        trainer: Makes the trainer that runs the network over the exemplars' images.
+        trainer: Makes the trainer that runs the network over the exemplars' images, and over all for the ranges, unless
+            they are recorded.
         folder: Of the run.
         explanations: What is said of the units; see `in_words`.
+        rows: The images that are ranked; train and val by default, as for exemplars.
 
     Returns:
-        The contact sheets and the pages; nothing on other processes than the first.
+        The pages and the contact sheets; nothing on other processes than the first.
     """
-    folder, name = Path(folder), target.name.replace("/", "-")
+    folder, name, said = Path(folder), target.name.replace("/", "-"), explanations or {}
     written = write_all(folder / "exemplars" / name, found, target, probe, trainer)
+    pooled = record(target, probe, trainer, {layer: target.layers[layer] for layer in found if layer in target.layers})
     if not is_first():
         return []
-    paths = []
+    rows, paths = probe.split("train", "val") if rows is None else rows.unique(), []
     for (layer, one), source in zip(found.items(), written, strict=True):
         drawn = Drawn.read(source, one)
         where = layer_folder(folder / "pictures" / name, layer)
-        paths.append(draw_units(drawn, where, name, explanations or {}))
-        contact = contact_sheet(drawn, explanations or {})
-        paths.append(write_atomic(folder / "pictures" / f"{name}_{where.name}.png", png(contact)))
+        draw_units(drawn, where)
+        if layer in pooled:
+            ranges = activation_ranges(pooled[layer].values[rows][:, drawn.units], rows, n=COLUMNS)
+            shown = gallery(ranges.rows.clamp(min=0), probe, view(target.transform, SIDE), where)
+            draw_ranges(ranges, len(rows), drawn.units, shown, where)
+        paths.append(page(drawn, where, name, said, pooled[layer].pool if layer in pooled else None))
+        sheet_of_layer = png(contact_sheet(drawn, said))
+        paths.append(write_atomic(folder / "pictures" / f"{name}_{where.name}.png", sheet_of_layer))
     return paths
 
 
@@ -137,37 +148,39 @@ def contact_sheet(
     return sheet(strips, len(strips[0].tiles), letters=side // 7)
 
 
-def draw_units(drawn: Drawn, folder: Path, name: str, explanations: Words) -> Path:
-    """Draws each unit on its own and writes the page of the layer; returns its path."""
-    exemplars, cards = drawn.exemplars, []
-    k = exemplars.rows.shape[1]
-    with ThreadPoolExecutor(4) as pool:  # compression releases the interpreter
-        for some in _parts(range(len(drawn.units)), max(1, DRAWN_AT_ONCE // k)):
-            units = [drawn.units[place] for place in some]
-            pages = (
-                sheet([drawn.strip(unit, pictures)], min(k, COLUMNS))
-                for unit, pictures in zip(units, drawn.tiles(some), strict=True)
-            )
-            files = [folder / f"unit_{unit}.png" for unit in units]
-            list(pool.map(lambda file, page: write_atomic(file, png(page)), files, pages))
-    for unit in drawn.units:
-        cards.append(
-            Card(
-                name=str(exemplars.units[unit]),
-                peaks=exemplars.peaks[unit].tolist(),
-                threshold=float(exemplars.thresholds[unit]),
-                explanations=explanations.get(exemplars.units[unit], {}),
-                pictures=[f"unit_{unit}.png"],
-            )
+def draw_units(drawn: Drawn, folder: Path) -> list[Path]:
+    """Draws each unit on its own, as `unit_<u>.png`."""
+    paths, k = [], drawn.images.shape[1]
+    for some in parts(len(drawn.units), k):
+        units = [drawn.units[place] for place in some]
+        grids = (
+            sheet([drawn.strip(unit, pictures)], min(k, COLUMNS))
+            for unit, pictures in zip(units, drawn.tiles(some), strict=True)
         )
+        paths += write_pngs([folder / f"unit_{unit}.png" for unit in units], grids)
+    return paths
+
+
+def page(drawn: Drawn, folder: Path, name: str, explanations: Words, pool: str | None = None) -> Path:
+    """Writes the page of a layer of the network called `name`; `pool` ranked the images where ranges are drawn."""
+    exemplars = drawn.exemplars
+    endings = ("",) if pool is None else ("", "_ranges")
+    cards = [
+        Card(
+            name=str(exemplars.units[unit]),
+            peaks=exemplars.peaks[unit].tolist(),
+            threshold=float(exemplars.thresholds[unit]),
+            explanations=explanations.get(exemplars.units[unit], {}),
+            pictures=[f"unit_{unit}{ending}.png" for ending in endings],
+        )
+        for unit in drawn.units
+    ]
     where = (
         f"bright where a unit is above its {exemplars.quantile:g} quantile over all positions of all images"
         if exemplars.grid is not None
         else "shown whole, since the layer has no positions"
     )
-    remark = f"{len(drawn.units)} units; of each the {k} strongest of {exemplars.images:,} images, {where}."
-    return write_page(folder / "index.html", f"{name} · {exemplars.layer or 'output'}", remark, cards)
-
-
-def _parts(numbers: Sequence[int], size: int) -> Iterable[list[int]]:
-    return (list(numbers[start : start + size]) for start in range(0, len(numbers), size))
+    strongest = f"of each the {exemplars.rows.shape[1]} images of {exemplars.images:,} with the strongest peak, {where}"
+    beside = "" if pool is None else f" Beside them images from ranges of the ranking by activation (pool={pool})."
+    title = f"{name} · {exemplars.layer or 'output'}"
+    return write_page(folder / "index.html", title, f"{len(cards)} units; {strongest}.{beside}", cards)

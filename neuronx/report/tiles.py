@@ -2,8 +2,10 @@
 
 import io
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -13,9 +15,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 from torchvision.utils import make_grid
 
+from neuronx.io import write_atomic
+
 TILE = 128
 """Side of each picture in a grid, in pixels."""
 GAP = 4
+DRAWN_AT_ONCE = 256
+"""Pictures; about 60 MB."""
 DIMMED = 4
 """Outside the mask, pictures have this part of their brightness: a fourth."""
 OUTLINE = (255, 230, 80)
@@ -75,6 +81,18 @@ def sheet(strips: Sequence[Strip], columns: int, letters: int = 15) -> Image.Ima
         page.paste(grid, (0, top + line))
         top += line + grid.height
     return page
+
+
+def write_pngs(paths: Sequence[Path], pictures: Iterable[Image.Image]) -> list[Path]:
+    """Writes one picture to each path, some at a time."""
+    with ThreadPoolExecutor(4) as pool:  # compression needs no interpreter
+        return list(pool.map(lambda path, picture: write_atomic(path, png(picture)), paths, pictures))
+
+
+def parts(units: int, pictures: int) -> Iterator[list[int]]:
+    """The numbers 0 to units - 1 in groups to draw at once, where each unit has so many pictures."""
+    step = max(1, DRAWN_AT_ONCE // pictures)
+    return (list(range(start, min(start + step, units))) for start in range(0, units, step))
 
 
 def png(picture: Image.Image) -> bytes:

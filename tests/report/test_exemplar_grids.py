@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from neuronx.report import exemplar_grids
+from neuronx.report import tiles as drawing
 from neuronx.report.exemplar_grids import Drawn, contact_sheet, in_words, show_exemplars
 from neuronx.report.tiles import DIMMED, GAP, OUTLINE, Strip, sheet, spread, tiles
 from neuronx.types import Explanation, Unit
@@ -86,13 +87,19 @@ def test_a_run_gets_annotations_pictures_and_pages(run):
         for unit in (0, 2):
             with Image.open(folder / "pictures" / "small" / layer / f"unit_{unit}.png") as picture:
                 assert picture.width == GAP + 3 * (128 + GAP)
+            with Image.open(folder / "pictures" / "small" / layer / f"unit_{unit}_ranges.png") as picture:
+                assert picture.width == GAP + 5 * (84 + GAP)
 
 
 def test_the_page_says_what_is_known_and_nothing_that_could_run(run):
     folder, _, found = run
     page = (folder / "pictures" / "small" / "1" / "index.html").read_text()
     assert "<dt>le_clip</dt><dd>0.50 &lt;b&gt;dog&lt;/b&gt;</dd><dt>clip_dissect</dt><dd>cat &amp; mouse</dd>" in page
-    assert "2 units; of each the 3 strongest of 23 images, bright where a unit is above its 0.8 quantile" in page
+    assert (
+        "2 units; of each the 3 images of 23 with the strongest peak, bright where a unit is above its 0.8 quantile"
+        in page
+    )
+    assert "images from ranges of the ranking by activation (pool=avg)" in page
     assert f"peaks {float(found['1'].peaks[2, 0]):.4g} to {float(found['1'].peaks[2, 2]):.4g}" in page
     for picture in re.findall(r'src="([^"]+)"', page):
         assert (folder / "pictures" / "small" / "1" / picture).is_file()
@@ -102,7 +109,7 @@ def test_the_page_says_what_is_known_and_nothing_that_could_run(run):
 
 def test_the_same_work_gives_the_same_bytes(run, trainer, tmp_path, monkeypatch):
     folder, _, found = run
-    monkeypatch.setattr(exemplar_grids, "DRAWN_AT_ONCE", 1)
+    monkeypatch.setattr(drawing, "DRAWN_AT_ONCE", 1)
     target = oracle.network().select(layers=["1"], units=[0, 2])
     show_exemplars({"1": found["1"]}, target, oracle.pictures(), trainer, tmp_path)
     for name in ("small_1.png", "small/1/unit_0.png", "small/1/unit_2.png"):
