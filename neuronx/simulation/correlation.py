@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuronx.metrics.bootstrap import correlation_sem
-from neuronx.simulation.panels import Beside, recorded_for, rows_of_table
+from neuronx.recording.record import record
+from neuronx.simulation.panels import Beside, asked_for, rows_of_table
 from neuronx.simulation.simulator import Simulator
 from neuronx.types import Activations, Explanation, Judge, Score, TrainerFactory
 
@@ -47,7 +48,7 @@ class Correlation(Beside):
             UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas; activations that
                 are not finite.
         """
-        recorded = recorded_for(explained, target, probe, trainer)
+        recorded = record(target, probe, trainer, layers=asked_for(explained, target))
         return self.score_recorded(explained, recorded, target.name, probe, judge, trainer, words)
 
     def score_recorded(

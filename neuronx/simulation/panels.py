@@ -133,17 +133,13 @@ class Beside:
         return [*own, *sorted(draw.sample(others, min(len(others), limit - len(own))))]
 
 
-def recorded_for(
-    explained: Mapping[str, Sequence[Explanation]], target: "Target", probe: "Probe", trainer: TrainerFactory
-) -> dict[str, Activations]:
-    """Activations of the layers that explanations are about; UserError for a layer that was not asked for."""
-    from neuronx.recording.record import record
-
+def asked_for(explained: Mapping[str, Sequence[Explanation]], target: "Target") -> dict[str, str]:
+    """Layer -> pooling, of the layers that explanations are about; UserError for one that was not asked for."""
     wanted = dict.fromkeys(one.unit.layer for found in explained.values() for one in found)
     for layer in wanted:
         if layer not in target.layers:
             raise unknown(f"layer among those asked for of {target.name}", layer, target.layers)
-    return record(target, probe, trainer, layers={layer: target.layers[layer] for layer in wanted})
+    return {layer: target.layers[layer] for layer in wanted}
 
 
 def rows_of_table(

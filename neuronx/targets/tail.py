@@ -178,10 +178,10 @@ def _copies(x: Any, copies: int, batch: int) -> Any:
 
 
 def _blank(x: Any, copies: int, batch: int | None = None) -> Any:
-    """Zeros of the shape that the copies would have: nobody reads them."""
+    """Something of the shape that the copies would have: nobody reads it, so that no memory is touched."""
     if not isinstance(x, Tensor) or not x.ndim or len(x) != (batch or len(x)):
         return x
-    return x.new_zeros((copies * len(x), *x.shape[1:]))
+    return x.new_empty((copies * len(x), *x.shape[1:]))
 
 
 def _clone(x: Any) -> Any:
