@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neuronx.chance import mix
 from neuronx.data.segmentation import Regions
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Patterns:
     """The patterns of some images and C concepts, and where K units fire.
 
     Attributes:
-        names: (S,) int64, a number for each pattern's set of concepts; sums of random numbers, so that two of three
+        names: (S,) int64, a number for each pattern's set of concepts; sums of scrambled ones, so that two of three
             million patterns share one with a probability of 1e-6.
         sizes: (S,) int64, cells of each pattern.
         lengths: (S,) int64, how many concepts each shows, at least 1.
@@ -57,8 +58,7 @@ class Patterns:
 def patterns(counts: Tensor, regions: Regions) -> Patterns:
     """Those of one batch: counts (R, K) of its regions."""
     region, concept = regions.shows.nonzero(as_tuple=True)
-    chance = torch.randint(-(2**63), 2**63 - 1, (regions.shows.shape[1],), generator=torch.Generator().manual_seed(0))
-    names = torch.zeros_like(regions.picture).index_add_(0, region, chance.to(region.device)[concept])
+    names = torch.zeros_like(regions.picture).index_add_(0, region, mix(concept))
     sizes, lengths = regions.sizes, regions.shows.sum(1)
     kept = lengths > 0
     pattern, unit = counts[kept].nonzero(as_tuple=True)
