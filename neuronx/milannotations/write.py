@@ -131,16 +131,16 @@ def _write(
     write_atomic(folder / "ids.csv", _table(rows, "%i"))
     write_atomic(folder / "activations.csv", _table(exemplars.peaks[units], "%.5e"))
     cut = _masks(maps, exemplars.thresholds[units], len(units), rows.shape[1], size)
-    write_atomic(folder / "masks.npy", _npy((*rows.shape, 1, size, size), cut))
+    write_atomic(folder / "masks.npy", npy((*rows.shape, 1, size, size), cut))
     seen = (pictures.of(some) for some in rows.split(_step(3 * rows.shape[1] * size**2)))
-    write_atomic(folder / "images.npy", _npy((*rows.shape, 3, size, size), seen))
+    write_atomic(folder / "images.npy", npy((*rows.shape, 3, size, size), seen))
 
 
 def _table(values: Tensor, how: str) -> bytes:
     return "".join(",".join(how % value for value in row) + "\n" for row in values.tolist()).encode()
 
 
-def _npy(shape: tuple[int, ...], chunks: Iterator[Tensor]) -> Iterator[bytes]:
+def npy(shape: tuple[int, ...], chunks: Iterator[Tensor]) -> Iterator[bytes]:
     """The bytes of an array of bytes, chunk by chunk along the first axis."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
