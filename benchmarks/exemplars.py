@@ -1,7 +1,12 @@
-"""Exemplars, thresholds and pooled activations of four layers in one pass, against the bare forward pass."""
+"""Exemplars, thresholds and pooled activations of four layers in one pass, against the bare forward pass.
+
+Then the peak memory with ten times as many images, each number of images in a process of its own.
+"""
 
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 from functools import partial
 from statistics import median
@@ -11,6 +16,7 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.recording import ROUNDS, InMemory, cpu_seconds, forward
+from neuronx.data.probe import Probe
 from neuronx.recording.exemplars import observe
 from neuronx.targets.shapes_networks import small_vit
 from neuronx.targets.target import Target
@@ -18,7 +24,7 @@ from neuronx.trainer import make
 
 
 def report() -> list[dict]:
-    """One row for each network; the second one with a budget that spills almost everything."""
+    """One row for each network, the second with a budget that spills almost everything; then rows of memory only."""
     torch.manual_seed(0)
     four = {f"layer{i}": "avg" for i in range(1, 5)}
     tokens = {"blocks.2.mlp.act": "avg", "blocks.3": "first"}
@@ -27,6 +33,7 @@ def report() -> list[dict]:
         compare("ResNet-18, 224 px, batch 32: four layers", large, four, pictures, 32, 64),
         compare("the same, 4 MB of tails in memory", large, four, pictures, 32, 4),
         compare("small ViT, 64 px, batch 256: 2 layers", small_vit(120), tokens, torch.randn(5120, 3, 64, 64), 256, 64),
+        *(peak(images, tail_mb) for tail_mb in (64, 4) for images in (2000, 20000)),
     ]
 
 
@@ -49,7 +56,41 @@ def compare(
     }
 
 
-def _observe(target: Target, probe: InMemory, tail_mb: float) -> None:
+def peak(images: int, tail_mb: float) -> dict:
+    """Peak memory of a process that finds the exemplars of two layers among so many images."""
+    code = f"import benchmarks.exemplars as b; b.find({images}, {tail_mb})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    name = f"memory: {images} images, {tail_mb} MB of tails"
+    return {"name": name, "peak_mb": float(done.stdout.split()[-1])}
+
+
+class Noise(Probe):
+    """Random pictures of 32 pixels, made when they are asked for."""
+
+    name = "noise"
+    domain = "natural"
+    fingerprint = "noise"
+
+    def __init__(self, images: int) -> None:
+        super().__init__(batch_size=50)
+        self.images = images
+
+    def __len__(self) -> int:
+        return self.images
+
+    def load(self, rows: list[int]) -> Tensor:
+        """Of a batch, from its first row."""
+        return torch.randn(len(rows), 3, 32, 32, generator=torch.Generator().manual_seed(rows[0]))
+
+
+def find(images: int, tail_mb: float) -> None:
+    """Finds exemplars and prints the peak of memory in MB."""
+    network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2))
+    _observe(Target("small", network, nn.Identity(), {"0": "avg", "2": "avg"}), Noise(images), tail_mb)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _observe(target: Target, probe: Probe, tail_mb: float) -> None:
     trainer = partial(make, accelerator="cpu", enable_progress_bar=False)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NEURONX_CACHE"] = folder
