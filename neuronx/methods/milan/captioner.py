@@ -113,7 +113,8 @@ class Captioner(nn.Module):
         if isinstance(strategy, str) and strategy == "beam":
             return self._best(beam(writer, _finite(features), width, length))
         if isinstance(strategy, Tensor):
-            choose, length = forced(self._checked(strategy, len(features))), strategy.shape[1]
+            tokens = self._checked(strategy, len(features)).to(features.device)
+            choose, length = forced(tokens), tokens.shape[1]
         else:
             choose = greedy if strategy == "greedy" else sample(generator)
         tokens, scores = write(writer, _finite(features), choose, length)

@@ -88,7 +88,7 @@ def read_published(path: str | Path) -> Published:
         lm = properties.get("lm")
         lm_words = None if lm is None else _words(lm["properties"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a captioner of MILAN: {error} is missing where it should be.") from error
+        raise UserError(f"{path} is not a captioner of MILAN ({type(error).__name__}: {error}).") from error
     if lm_words not in (None, words):
         raise UserError(f"{path}: the words of the language model are not the decoder's, or not in their order.")
     if encoder not in FEATURE_SIZES:

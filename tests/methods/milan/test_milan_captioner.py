@@ -2,6 +2,8 @@ import numpy as np
 import oracles_milan as oracle
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from milan_cases import WORDS, captioner, features, published_state
 from milan_cases import oracle as weights_of
 
@@ -84,6 +86,24 @@ def test_the_whole_beam_is_every_caption(case):
         each, _ = oracle.follow(weights, one, [first, 0])
         scores += [each[0][first]] if first == weights.stop else [each[0][first] + p for p in each[1]]
     np.testing.assert_allclose(found.scores[0], sorted(scores, reverse=True)[:n], atol=1e-5)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 5), st.integers(1, 70), st.integers(1, 6))
+def test_the_best_continuations_are_found_among_all(seed, units, captions, n, width):
+    chance = torch.Generator().manual_seed(seed)
+    totals = torch.randn(units, captions, generator=chance)
+    going = torch.rand(units, captions, generator=chance) < 0.7
+    going[:, 0] = True
+    width = min(width, n)
+    scores = torch.randn(int(going.sum()), n, generator=chance)
+    row = (going.flatten().cumsum(0) - 1).view(going.shape)
+    best, caption, word = search._best(totals, going, scores, row, width, n)
+    for u in range(units):
+        every = {(b, n): totals[u, b] for b in range(captions) if not going[u, b]}
+        every |= {(b, w): totals[u, b] + scores[row[u, b], w] for b in range(captions) if going[u, b] for w in range(n)}
+        expected = sorted(every, key=lambda one: -every[one])[:width]
+        assert list(zip(caption[u].tolist(), word[u].tolist(), strict=True)) == expected
+        assert best[u].tolist() == [every[one].item() for one in expected]
 
 
 def test_a_beam_of_one_is_greedy(case):
@@ -177,6 +197,13 @@ def test_what_cannot_be_done_is_said(case, options, message):
     model, _, v = case
     with pytest.raises(UserError, match=message):
         model(v, **options)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sample", "beam", "rerank"])
+def test_no_units_and_one_exemplar_are_no_trouble(case, strategy):
+    model, _, v = case
+    assert model(v[:0], strategy).captions == ()
+    assert len(model(v[:2, :1], strategy).captions) == 2
 
 
 def test_bad_features_are_named(case):
