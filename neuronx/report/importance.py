@@ -53,10 +53,11 @@ def importance_figure(found: Sequence[Importance]) -> "Figure":
     by_target = _by_target(found)
     if not by_target:
         return Figure()
+    colours = {(one.target, one.layer): COLOURS[place % len(COLOURS)] for place, one in enumerate(found)}
     figure = make_subplots(1, len(by_target), subplot_titles=list(by_target), shared_yaxes=True)
     for col, of_target in enumerate(by_target.values(), start=1):
-        for place, one in enumerate(of_target):
-            colour = COLOURS[place % len(COLOURS)]
+        for one in of_target:
+            colour = colours[one.target, one.layer]
             x = (100 * one.at).tolist()
             mean, std = mean_and_std(one.curves)
             upper, lower = (mean + std).clamp(max=1), (mean - std).clamp(min=0)
@@ -111,7 +112,7 @@ def importance_figure(found: Sequence[Importance]) -> "Figure":
         template="plotly_white",
         title={
             "text": "How much of a unit's effect lies in its top images",
-            "subtitle": {"text": f"mean and standard deviation over units, {found[0].images} images", "font_size": 13},
+            "subtitle": {"text": f"mean and standard deviation over units, on {found[0].images}", "font_size": 13},
         },
         height=520,
         margin={"t": 110},
