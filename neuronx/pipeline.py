@@ -227,7 +227,11 @@ def show(
 def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: TrainerFactory) -> "list[Importance]":
     from neuronx.simulation.importance import importance
 
-    return [one for target in targets.values() for one in importance(target, probe, trainer).values()]
+    found = []
+    for target in targets.values():
+        images = images_of(target, probe)
+        found += importance(target, images, trainer, rows=images.split("test")).values()
+    return found
 
 
 def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[Any], **facts: Plain) -> None:
