@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
-METHODS = ("le_label", "le_clip", "clip_dissect")
+METHODS = ("le_label", "le_clip", "clip_dissect", "net_dissect", "compositional")
+SIMS = ("correlation", "ablation")
 
 
 def explain(
@@ -40,8 +41,8 @@ def explain(
             (N, 3, H, W), a float tensor (N, 3, H, W) that is fed as it is, or a `Probe`. Split 70/10/20 at random,
             seed 0; methods see the first two parts.
         layer: Dotted name of a layer, or several; the target's own by default.
-        method: `le_label` (needs labels), `le_clip`, `clip_dissect`, or any object with
-            `explain(target, probe, trainer)`.
+        method: `le_label` (needs labels), `le_clip`, `clip_dissect`, `net_dissect` or `compositional` (need images with
+            masks), or any object with `explain(target, probe, trainer)`.
         words: Concepts to choose from, as a list or a file with one a line, for `le_clip` and `clip_dissect`.
         clip: The CLIP that explains; by default the embedded one for generated pictures, SigLIP for natural ones.
         pool: avg, max, first, none or patch.
@@ -63,6 +64,7 @@ def score(
     images: "str | Path | Tensor | Dataset | Probe",
     *,
     judge: str | Judge = "labels",
+    sim: str = "correlation",
     words: Sequence[str] | str | Path | None = None,
     pool: str = "avg",
     transform: Any = "imagenet",
@@ -78,6 +80,8 @@ def score(
         model: As in `explain`.
         images: As in `explain`; pass the same.
         judge: `labels`, `masks`, `clip` (the judge that belongs to the pictures), or a judge of your own.
+        sim: `correlation` with the unit's activations, or `ablation`: what replacing the unit by its prediction leaves
+            of the network's loss.
         words: Concepts that the random floor and the ceiling draw from; the judge's own vocabulary, or the
             explanations' concepts by default.
         pool: As in `explain`.
@@ -85,17 +89,20 @@ def score(
         trainer: As in `explain`.
         seed: Of the floors.
     """
+    from neuronx.simulation.ablation import Ablation
     from neuronx.simulation.compare import check_judge
     from neuronx.simulation.correlation import Correlation
 
+    if sim not in SIMS:
+        raise unknown("way to score", sim, SIMS)
     explained = dict(explanations) if isinstance(explanations, Mapping) else {"explanation": explanations}
     layers = sorted({one.unit.layer for found in explained.values() for one in found})
     target, probe = _target(model, layers, pool, transform), _probe(images)
     judging = _judge(judge, probe) if isinstance(judge, str) else judge
     check_judge(judging, probe, [])
     names = _words(words, probe).names if words is not None else _concepts_of(explained)
-    sim = Correlation(seed=seed)
-    return sim.score(explained, target, probe, judging, trainer or make, names)
+    scorer = Correlation(seed=seed) if sim == "correlation" else Ablation(seed=seed)
+    return scorer.score(explained, target, probe, judging, trainer or make, names)
 
 
 def _target(model: "nn.Module | Target", layer: str | Sequence[str] | None, pool: str, transform: Any) -> "Target":
@@ -141,9 +148,15 @@ def _method(name: str, words: Any, clip: "Clip | None", probe: "Probe", options:
     from neuronx.concepts.labels import LabelConcepts
     from neuronx.methods.clip_dissect.method import ClipDissect
     from neuronx.methods.linear.method import LinearExplanations
+    from neuronx.methods.net_dissect.compositional import Compositional
+    from neuronx.methods.net_dissect.method import NetDissect
 
     if name == "le_label":
         return LinearExplanations(LabelConcepts(), **options)
+    if name == "net_dissect":
+        return NetDissect(**options)
+    if name == "compositional":
+        return Compositional(**options)
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     explainer, listed = clip or _clip("explainer", probe), _words(words, probe)
