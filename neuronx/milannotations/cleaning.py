@@ -24,8 +24,8 @@ PREFIXES = (
 """Beginnings that say nothing of the unit."""
 
 REPLACEMENTS = {
-    "  ": " ",
-    " ,": ",",
+    " , ": ", ",
+    " ,": ", ",
     " .": ".",
     "alot": "a lot",
     "aswell": "as well",
@@ -39,7 +39,7 @@ REPLACEMENTS = {
     "dont": "don't",
     "arent": "aren't",
 }
-"""Joined words and stray spaces, and what is meant. Of letters alone, only whole words are replaced."""
+"""Joined words and misplaced spaces, and what is meant. Of letters alone, only whole words are replaced."""
 
 SUFFIXES = (".", ",", ";", " is shown", " are shown", " are visible", " in them")
 """Ends that say nothing of the unit."""
@@ -76,7 +76,8 @@ def clean(text: str, rules: Rules = DEFAULT, worker: str = "") -> str:
     """A description from what a person typed: `These images show dogs.` becomes `dogs`.
 
     Beginnings and ends are removed, longest first, until none fits any more, so that the order of a table decides
-    nothing.
+    nothing (about 100 of the 11,712 published descriptions of ResNet-152 still end in " in them"). White space becomes
+    single spaces.
 
     Args:
         text: What was typed.
@@ -86,10 +87,10 @@ def clean(text: str, rules: Rules = DEFAULT, worker: str = "") -> str:
     Returns:
         The description; empty if nothing is left.
     """
-    text = _replaced(text.lower().strip(), rules.spelling)
+    text = _replaced(" ".join(text.lower().split()), rules.spelling)
     while prefix := max((one for one in rules.prefixes if text.startswith(one)), key=len, default=""):
         text = text[len(prefix) :]
-    text = _replaced(text, rules.replacements).strip()
+    text = " ".join(_replaced(text, rules.replacements).split())
     while suffix := max((one for one in rules.suffixes if text.endswith(one)), key=len, default=""):
         text = text[: -len(suffix)].rstrip()
     text = rules.exact.get(text, text).strip()

@@ -66,7 +66,7 @@ def load(
         count = annotation_count if isinstance(annotation_count, int) else None
         if annotation_count == "published" and published:
             count = ANNOTATIONS
-        model = key if folder == place / key else None
+        model = key if folder == place / key and not Path(key).is_absolute() else None
         parts.append(read(folder, model=model, layers=layers, annotations=annotations, annotation_count=count))
     return join(parts)
 

@@ -131,9 +131,9 @@ def test_models_are_joined_and_told_apart(tmp_path):
     assert both.lookup("y", 0).model == "y/imagenet"
     with pytest.raises(UserError, match="2 models have unit 1 of layer `a`; say which with model=: x/imagenet, y/"):
         both.lookup("a", 1)
-    with pytest.raises(UserError, match="There is no model `z/imagenet`. Nearest: "):
+    with pytest.raises(UserError, match=r"There is no model `z/imagenet`. Nearest: "):
         both.lookup("a", 1, "z/imagenet")
-    with pytest.raises(UserError, match="There is no layer `b`. Nearest: a"):
+    with pytest.raises(UserError, match=r"There is no layer `b`. Nearest: a"):
         both.lookup("b", 1)
     with pytest.raises(UserError, match="A model is there twice"):
         join([parts[0], parts[0]])
@@ -147,7 +147,7 @@ def test_some_of_the_units(tmp_path):
     some = found.subset(np.array([5, 0]))
     assert [str(some.unit(i)) for i in range(2)] == ["b:2", "a:0"]
     assert some[0].annotations[0] == "b 2, word 0" and len(found) == 6
-    with pytest.raises(UserError, match="has no unit 0 here. It has 1 units, 2 to 2"):
+    with pytest.raises(UserError, match=r"has no unit 0 here. It has 1 units, 2 to 2"):
         some.lookup("b", 0)
 
 
@@ -325,4 +325,3 @@ def test_twenty_thousand_units_take_little_memory(tmp_path):
     )
     units, megabytes = done.stdout.split()
     assert int(units) == 20_000 and float(megabytes) < 200, done.stdout
-    print(megabytes)
