@@ -67,7 +67,7 @@ class Tally:
         side = self._side(grid)
         signed = values if side.sign == 1 else -values
         tail = list(above(signed.flatten(0, 1), head.floor.to(values.device)))
-        self.latest = head.joined(_found(values, rows[picked], head, self.k), self.k), tail
+        self.latest = _extended(head, values, rows[picked], self.k), tail
 
     def keep(self) -> None:
         """Takes what was last seen."""
@@ -139,25 +139,34 @@ def merge(place: Entry, wanted: Tensor, k: int, quantile: float) -> tuple[Head, 
     return head, side.quantile(need, other)
 
 
-def _found(values: Tensor, rows: Tensor, head: Head, k: int) -> Head:
-    """What a batch (B, P, K) adds to what is known: its rows, and those of its peaks that are among the k largest."""
-    peaks = values.amax(1).T.cpu() + 0.0  # -0.0 would sort below 0.0
-    images = rows.expand_as(peaks)
-    known = head.peaks.shape[1]
-    best = strongest(torch.cat([head.peaks, peaks], 1), torch.cat([head.rows, images], 1), k)
-    units, ranks = (best >= known).nonzero(as_tuple=True)
-    numbers = best[units, ranks] - known
-    places = torch.zeros(peaks.shape, dtype=torch.int64)
-    at = numbers.to(values.device), units.to(values.device)
-    places[units, numbers] = values[at[0], :, at[1]].max(1).indices.cpu()
-    seen = torch.zeros_like(head.seen)
+def _extended(head: Head, values: Tensor, rows: Tensor, k: int) -> Head:
+    """What is known after a batch of values (B, P, K) of rows (B,) too."""
+    batch = values.amax(1).T.cpu() + 0.0  # -0.0 would sort below 0.0
+    peaks = torch.cat([head.peaks, batch], 1)
+    images = torch.cat([head.rows, rows.expand_as(batch)], 1)
+    places = torch.cat([head.places, torch.zeros_like(batch, dtype=torch.int64)], 1)
+    best = strongest(peaks, images, k)
+    # Where a peak is matters for few of them only.
+    units, ranks = (best >= head.peaks.shape[1]).nonzero(as_tuple=True)
+    columns = best[units, ranks]
+    numbers = (columns - head.peaks.shape[1]).to(values.device)
+    places[units, columns] = values[numbers, :, units.to(values.device)].max(1).indices.cpu()
+    seen = head.seen.clone()
     seen[rows] = True
-    wrong = torch.empty(0, dtype=torch.int64)
-    if not math.isfinite(values.sum()):  # or the sum is too large for a float, although no value is
+    wrong = head.wrong
+    if not len(wrong) and not math.isfinite(values.sum()):  # or the sum alone is too large for a float
         bad = (~values.isfinite()).any(1).nonzero()
         if len(bad):
-            wrong = torch.stack([rows[bad[0, 0]], bad[0, 1].cpu()])
-    return Head(seen, head.floor, images, peaks, places, head.grid, wrong)
+            wrong = torch.stack([rows[bad[0, 0].cpu()], bad[0, 1].cpu()])
+    return Head(
+        seen=seen,
+        floor=head.floor,
+        rows=images.gather(1, best),
+        peaks=peaks.gather(1, best),
+        places=places.gather(1, best),
+        grid=head.grid,
+        wrong=wrong,
+    )
 
 
 def _positions(output: Tensor, prefix: int) -> tuple[list[int], Tensor]:
