@@ -74,14 +74,17 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
 def train(cfg: DictConfig) -> Path:
     """Trains the one task that was chosen and returns the folder of its result."""
     from neuronx import pipeline
+    from neuronx.callbacks.exemplar_grid import ExemplarGrid
     from neuronx.callbacks.explanation_table import ExplanationTable
     from neuronx.callbacks.run_record import RunRecord
 
     task = chosen_task(cfg)
     seed(cfg.seed)
     folder = run_folder(cfg)
-    loggers = [one.lightning(folder) for one in build(cfg.get("logger") or {}).values()]
-    callbacks = [RunRecord(folder, config_text(cfg), seed=cfg.seed), ExplanationTable()]
+    chosen = build(cfg.get("logger") or {}).values()
+    grid = ExemplarGrid(folder, images=any(getattr(one, "images", False) for one in chosen))
+    callbacks = [RunRecord(folder, config_text(cfg), seed=cfg.seed), ExplanationTable(), grid]
+    loggers = [one.lightning(folder) for one in chosen]
     trainer = partial(build(cfg.trainer), callbacks=callbacks, logger=loggers or False)
     if task == "le":
         if cfg.ckpt_path or cfg.ship:

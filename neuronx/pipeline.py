@@ -136,7 +136,7 @@ def draw_exemplars(
         folder: Of the run.
         explanations: Shown beside the pictures.
     """
-    from neuronx.recording.exemplars import find_exemplars
+    from neuronx.recording.exemplars import observe
     from neuronx.report.exemplar_grids import in_words, show_exemplars
 
     options = {"k": wanted} if isinstance(wanted, int) else dict(wanted)
@@ -150,9 +150,9 @@ def draw_exemplars(
         log.info("%s: looking for the images where the units of %s fire most", name, ", ".join(target.layers))
         images = images_of(target, probe)
         rows = images.split("train", "val", "test") if which == "all" else images.split("train", "val")
-        found = find_exemplars(target, images, trainer, rows=rows, **options)
+        _, found = observe(target, images, trainer, rows=rows, **options)
         said = in_words({method: told for (network, method), told in explanations.items() if network == name})
-        show_exemplars(found, target, images, trainer, folder, said)
+        show_exemplars(found, target, images, trainer, folder, said, rows)
 
 
 def stored(given: Sequence[ExplanationFile], sim: "Stored") -> "Evaluation":

@@ -103,10 +103,11 @@ def _table(rows: Sequence[LeaderboardRow]) -> Table:
 def _comparisons(comparisons: Sequence[Comparison]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("on the same units", no_wrap=True, overflow="ellipsis", max_width=44)
-    table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("interval", justify="right", no_wrap=True)
-    table.add_column("units", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    # Where the terminal is narrow the names are cut, never the numbers.
+    table.add_column("difference", justify="right", no_wrap=True, min_width=10)
+    table.add_column("interval", justify="right", no_wrap=True, min_width=18)
+    table.add_column("units", justify="right", no_wrap=True, min_width=5)
+    table.add_column("", no_wrap=True, min_width=7 if any(one.low <= 0 <= one.high for one in comparisons) else None)
     for one in comparisons:
         clear = one.low > 0 or one.high < 0
         interval = f"[{one.low:+.4f}, {one.high:+.4f}]"
