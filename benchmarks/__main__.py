@@ -12,7 +12,18 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("rendering", "recording", "linear", "similarity", "simulation")
+BENCHMARKS = (
+    "rendering",
+    "recording",
+    "exemplars",
+    "linear",
+    "similarity",
+    "tally",
+    "compositional",
+    "simulation",
+    "ablation",
+    "milan",
+)
 COLUMNS = ("ours_cpu_s", "reference_cpu_s", "ratio", "peak_mb")
 
 
