@@ -74,7 +74,8 @@ def open_layer(folder: Path, model: str) -> Layer:
 
 def layers_in(root: Path) -> list[str]:
     """Names of the layers in a model's folder, sorted as text."""
-    return sorted(path.name for path in root.iterdir() if any((path / name).is_file() for name in FILES))
+    folders = (path for path in root.iterdir() if not path.name.startswith("."))
+    return sorted(path.name for path in folders if any((path / name).is_file() for name in FILES))
 
 
 def mapped(path: Path, channels: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from neuronx.cache import data_root
 from neuronx.errors import UserError, unknown
@@ -21,7 +22,7 @@ def load(
     *,
     layers: Sequence[str | int] | None = None,
     annotations: bool | str | Path = True,
-    annotation_count: int | str | None = "published",
+    annotation_count: int | Literal["published"] | None = "published",
     download: bool = False,
     host: str = HOST,
     imagenet: str | Path | None = None,
@@ -61,11 +62,9 @@ def load(
     folders = [_folder(key, place) for key in keys]
     parts = []
     for key, folder in zip(keys, folders, strict=True):
-        published = key in ANNOTATED
         _complete(key, folder, place, layers, imagenet, squash)
-        count = annotation_count if isinstance(annotation_count, int) else None
-        if annotation_count == "published" and published:
-            count = ANNOTATIONS
+        usual = ANNOTATIONS if key in ANNOTATED else None
+        count = usual if annotation_count == "published" else annotation_count
         model = key if folder == place / key and not Path(key).is_absolute() else None
         parts.append(read(folder, model=model, layers=layers, annotations=annotations, annotation_count=count))
     return join(parts)

@@ -46,11 +46,16 @@ def download(key: str, root: str | Path, host: str = HOST) -> Path:
         raise unknown("published model", key, ANNOTATED)
     root = Path(root).expanduser()
     folder, zipped = root / key, root / f"{key.replace('/', '-')}.zip"
+    if _is_there(folder):
+        return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
-            if folder.is_dir() and layers_in(folder):
+            if _is_there(folder):
                 return folder
+            for stale in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
+                if stale.is_dir():
+                    shutil.rmtree(stale)
             given = zipped.is_file()
             fetch(f"{host}/{zipped.name}", zipped)
             try:
@@ -94,13 +99,18 @@ def unpack(zipped: Path, folder: Path) -> Path:
             raise Damaged(f"{zipped} holds no layers, folders with masks.npy, at its top.")
         being.chmod(0o755)
         being.replace(folder)
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise Damaged(f"{zipped} holds a path twice: {Path(str(error.filename)).relative_to(being)}.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise Damaged(f"{zipped} is no zip, cut short or damaged ({error}); delete it and fetch it again.") from error
     finally:
         shutil.rmtree(being, ignore_errors=True)
     return folder
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether there is more than the empty folder that a failed download of MILAN's own code leaves."""
+    return folder.is_dir() and bool(layers_in(folder))
 
 
 def _check(entry: zipfile.ZipInfo, zipped: Path) -> None:

@@ -1,7 +1,7 @@
 """Models and groups by the names that MILAN gave them, and what is said where they are not."""
 
 import pytest
-from model_folders import make_layer, make_model
+from model_folders import make_holes, make_layer, make_model
 
 import neuronx
 from neuronx.errors import UserError
@@ -128,3 +128,16 @@ def test_images_that_are_missing_are_said_to_be_missing(root):
     make_layer(root / "biggan" / "imagenet" / "layer9", images=False)
     with pytest.raises(UserError, match=r"layer9 is missing images.npy"):
         load("gen")
+
+
+def test_the_real_descriptions_beside_arrays_of_their_size(shared, tmp_path):
+    folder = tmp_path / "resnet152" / "imagenet"
+    for layer, units in {"conv1": 64, "layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 2048}.items():
+        make_holes(folder / layer, units)
+    real = shared / "data" / "published" / "milannotations" / "resnet152_imagenet.csv"
+    (folder / "annotations.csv").write_bytes(real.read_bytes())
+    found = load("resnet152/imagenet", tmp_path)
+    assert len(found) == 3904 and found.k == 15 and str(found.unit(0)) == "layer3:226"
+    sample = found.lookup("layer3", 226)
+    assert sample.images.shape == (15, 3, 224, 224) and sample.masks.shape == (15, 1, 224, 224)
+    assert sample.annotations[0] == "a person wearing a facemask"

@@ -8,7 +8,7 @@ import numpy as np
 import oracles_milannotations as oracle
 import pytest
 import torch
-from model_folders import SIDE, K, make_layer, make_model, make_table
+from model_folders import SIDE, K, make_holes, make_layer, make_model, make_table
 
 from neuronx.errors import UserError
 from neuronx.milannotations import join, read, read_descriptions
@@ -309,13 +309,7 @@ def test_twenty_thousand_units_take_little_memory(tmp_path):
     """Of published size, 60 GB, in files of holes."""
     layers = {f"layer{i}": 5000 for i in range(4)}
     for name, units in layers.items():
-        (tmp_path / name).mkdir()
-        for file, channels in (("images", 3), ("masks", 1)):
-            with (tmp_path / name / f"{file}.npy").open("wb") as array:
-                shape = (units, 15, channels, 224, 224)
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(array, header)
-                array.truncate(array.tell() + int(np.prod(shape)))
+        make_holes(tmp_path / name, units)
     rows = [
         (n, u, f"people and objects with edges {u} {i}") for n, c in layers.items() for u in range(c) for i in "abc"
     ]

@@ -111,6 +111,17 @@ def test_an_empty_folder_of_an_earlier_failure_is_in_nobodys_way(server, model, 
         download(KEY, other, server)
 
 
+def test_what_a_killed_process_left_is_cleared_away(server, model, tmp_path):
+    Server.data = zipped(model)
+    (tmp_path / "alexnet" / ".imagenet.abc" / "conv1").mkdir(parents=True)
+    (tmp_path / "alexnet" / ".imagenet-blurred.abc").mkdir()
+    download(KEY, tmp_path, server)
+    assert {path.name for path in (tmp_path / "alexnet").iterdir() if path.is_dir()} == {
+        "imagenet",
+        ".imagenet-blurred.abc",
+    }
+
+
 def link():
     entry = zipfile.ZipInfo("conv1/link")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -127,6 +138,7 @@ BAD = {
     r"has a path outside its folder, `'C:evil'`": lambda model: zipped(model, [("C:evil", b"x")]),
     r"no file, such as a link: conv1/link": lambda model: zipped(model, [(link(), b"../../../../evil")]),
     r"holds a path twice: conv1/masks.npy": lambda model: zipped(model, [("conv1/masks.npy", b"other")]),
+    r"holds a path twice: conv1/masks.npy.?$": lambda model: zipped(model, [("conv1/masks.npy/x", b"other")]),
     r"holds no layers": lambda model: zipped(model.parent),
     r"is no zip, cut short or damaged": lambda model: b"<html>moved</html>",
     r"is no zip, cut short or damaged \(Bad CRC": lambda model: damaged(zipped_plain(model)),
