@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from neuronx.checkpoints import find, read
 from neuronx.errors import UserError
-from neuronx.latents import Latents
+from neuronx.latents import Latents, run, to_device_of
 from neuronx.targets.classes import class_names_of
 from neuronx.targets.custom import called, module_of, target
 from neuronx.targets.layers import Layers
@@ -52,8 +53,8 @@ def load(
         options: As `neuronx.targets.custom.target` takes them.
 
     Raises:
-        UserError: What cannot be imported or called, weights that do not fit, latents that cannot be, or a layer that
-            does not exist.
+        UserError: What cannot be imported or called, weights or latents that do not fit, outputs that are no pictures,
+            or a layer that does not exist.
     """
     module = module_of(model, weights, arguments, f"or set target.{name or 'generator'}.weights=FILE")
     names = () if isinstance(classes, int) else class_names_of(classes)
@@ -67,6 +68,7 @@ def load(
         domain=domain,
         class_names=tuple(names),
     )
+    _check(name or called(model), module, latents)
     return target(name or called(model), module, latents, layers, pool, latents=latents, **options)
 
 
@@ -109,6 +111,21 @@ def shapes(
         domain="shapes",
         **options,
     )
+
+
+def _check(name: str, module: nn.Module, latents: Latents) -> None:
+    """Makes one picture, to say at once what does not fit."""
+    given = latents.draw(torch.zeros(1, dtype=torch.int64), 0)
+    try:
+        with torch.inference_mode():
+            outputs = run(module.eval(), to_device_of(module, given))
+    except (TypeError, RuntimeError, IndexError, ValueError) as error:
+        parts = given if isinstance(given, tuple) else (given,)
+        raise UserError(
+            f"{name} cannot be called with {len(parts)} inputs of shapes {[tuple(one.shape) for one in parts]}; "
+            f"set latent_dim, classes and one_hot as it needs them ({str(error).splitlines()[0]})."
+        ) from error
+    latents.pictures(outputs)
 
 
 def _shapes(latent_dim: int | Sequence[int] | Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:

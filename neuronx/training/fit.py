@@ -108,8 +108,8 @@ def one_cycle(module: LightningModule, optimizer: torch.optim.Optimizer) -> dict
                 f"The checkpoint {module.trainer.ckpt_path} is of a run of {planned} steps, this one has {steps}; "
                 "go on with the same epochs, images, batch size and devices."
             )
-    # The rise takes two steps at least: the schedule divides by its length less one.
-    rise = min(0.5, max(0.1, 2 / steps))
+    # The rise takes two steps where there are as many: the schedule divides by its length less one.
+    rise = max(0.1, min(2 / steps, 0.75))
     highest = [group["lr"] for group in optimizer.param_groups]
     momentum = optimizer.defaults["betas"][0] > 0
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -103,7 +103,7 @@ class GeneratorTask:
         naming: Weight of the cross-entropy of the classes that the critic reads from generated pictures.
         seed: Of the initial weights; the seeds of pictures and latents follow from the name.
         precision: Of the training, unless `trainer.precision` is typed; the generator is used in single precision.
-        held_out: Number of pictures that it is measured on, in steps of 250.
+        held_out: Number of pictures that it is measured on, a multiple of 125 if above it.
     """
 
     name: str
@@ -200,7 +200,10 @@ def measure(probe: LatentProbe, witness: str, trainer: TrainerFactory, seed: int
         features, beliefs = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         return features, beliefs
 
-    (made, beliefs), (real, truth) = seen(probe.loader(_as_is)), seen(fixed_batches(seed, 2 * number, _classes))
+    (made, beliefs), (real, truth) = (
+        seen(probe.loader(_as_is)),
+        seen(fixed_batches(seed, 2 * number, _classes, min(250, 2 * number))),
+    )
     guess, asked = beliefs.argmax(1), probe.labels
     assert asked is not None
     confident = {"generated": beliefs, "rendered": truth}

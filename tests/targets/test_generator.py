@@ -45,16 +45,41 @@ def test_your_own_generator_with_several_latents_and_classes(tmp_path):
     assert probe.class_names == ("cat", "dog") and probe.load([0, 1]).shape == (2, 3, 4, 4)
 
 
+def picture(*inputs):
+    return torch.zeros(len(inputs[0]), 3, 2, 2)
+
+
+class Any(nn.Module):
+    """Takes whatever it is given."""
+
+    def forward(self, *inputs):
+        return picture(*inputs)
+
+
 @pytest.mark.parametrize(("dim", "shapes"), [(8, ((8,),)), ([8, 1, 1], ((8, 1, 1),)), ([[8], [3, 1]], ((8,), (3, 1)))])
 def test_lengths_and_shapes_of_latents(dim, shapes):
-    assert generator.load(nn.Identity(), latent_dim=dim).latents.shapes == shapes
+    assert generator.load(Any, latent_dim=dim).latents.shapes == shapes
 
 
 def test_a_number_of_classes_will_do():
-    latents = generator.load(nn.Identity(), classes=1000).latents
+    latents = generator.load(Any, classes=1000).latents
     assert latents.classes == 1000 and latents.class_names[999] == "class 999"
     with pytest.raises(UserError, match="no file of class names"):
-        generator.load(nn.Identity(), classes="nowhere.txt")
+        generator.load(Any, classes="nowhere.txt")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"latent_dim": 3}, r"1 inputs of shapes \[\(1, 3\)\]; set latent_dim, classes"),
+        ({"latent_dim": [[4], [2, 1, 1]], "classes": 2}, "3 inputs"),
+        ({"model": nn.Identity, "latent_dim": 3}, r"pictures \(B, 3, H, W\)"),
+        ({"truncation": -1}, "truncation"),
+    ],
+)
+def test_what_does_not_fit_is_said_at_once(options, says):
+    with pytest.raises(UserError, match=says):
+        generator.load(**({"model": Two} | options))
 
 
 def test_the_worlds_generator_is_rebuilt_from_its_card(tmp_path):

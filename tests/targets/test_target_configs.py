@@ -12,7 +12,11 @@ from neuronx.errors import UserError
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "target"
 GENERIC = {
     "custom": {"model": "torch.nn.Identity"},
-    "generator": {"model": "torch.nn.Identity", "classes": 1000},
+    "generator": {
+        "model": "torch.nn.Unflatten",
+        "arguments": "{dim:1,unflattened_size:[3,8,8]}",
+        "latent_dim": 192,
+    },
     "torchvision": {"model": "squeezenet1_1", "weights": "random", "layers": "features.3"},
     "timm": {"model": "test_vit.r160_in1k", "weights": "random", "layers": "blocks.1", "pool": "patch"},
 }

@@ -89,8 +89,8 @@ def test_the_generator_makes_what_its_card_says(trainer):
     target, figures = generator.shapes(GENERATOR), card(GENERATOR)["figures"]
     assert (checkpoints.FOLDER / f"{GENERATOR}.safetensors").stat().st_size < 2e6
     assert target.latents.domain == "shapes" and target.latents.class_names == CLASS_NAMES
-    found = measure(latent_probe(target, 500, seeds_of(GENERATOR)[1]), "shapes_vit", trainer, seeds_of(GENERATOR)[1])
-    # Four standard errors of 500 images.
+    found = measure(latent_probe(target, 250, seeds_of(GENERATOR)[1]), "shapes_vit", trainer, seeds_of(GENERATOR)[1])
+    # Four standard errors of 250 images.
     for name in ("class", "colour", "shape"):
-        assert found[f"share of {name} as asked"] == pytest.approx(figures[f"share of {name} as asked"], abs=0.09)
+        assert found[f"share of {name} as asked"] == pytest.approx(figures[f"share of {name} as asked"], abs=0.13)
     assert figures["share of colour as asked"] > 0.5 and figures["images"] == 5000
