@@ -65,3 +65,44 @@ def correlation(explanation, judge, activations, rows):
         prediction += weight * judge.scores[rows, judge.names.index(concept)].double().numpy()
     actual = activations.values[rows, explanation.unit.index].double().numpy()
     return np.corrcoef(prediction, actual)[0, 1]
+
+
+def ablation(q, logits_at, labels, z, val, test, mode, temperature=1.0, steps=100, lr=1e-2):
+    """One unit's ablation score, as plainly as its formula: the network is run anew for every amount and step.
+
+    Args:
+        q: (N,) predictions.
+        logits_at: From amounts (B,) of the unit and rows (B,) to logits (B, C); may be differentiated.
+        labels: (N,).
+        z: (N,) activations.
+        val: Rows of val.
+        test: Rows of test.
+        mode: optim or norm.
+        temperature: Logits are divided by it.
+        steps: Of Adam.
+        lr: Of Adam.
+    """
+
+    def damage(amounts, rows):
+        def loss(values):
+            return torch.nn.functional.cross_entropy(
+                logits_at(values, rows).double() / temperature, labels[rows], reduction="none"
+            )
+
+        return (loss(amounts) - loss(z[rows]).detach()).abs().sum()
+
+    q, z = q.double(), z.double()
+    mean = z[val].mean()
+    if mode == "norm":
+        r = torch.corrcoef(torch.stack((z[val], q[val])))[0, 1]
+        simulated = (q[test] - q[test].mean()) / q[test].std() * z[val].std() * r + mean
+    else:
+        c, d = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        adam = torch.optim.Adam([c.requires_grad_(), d.requires_grad_()], lr=lr)
+        for _ in range(steps):
+            adam.zero_grad()
+            damage(c * q[val] + d, val).backward()
+            adam.step()
+        simulated = (c * q[test] + d).detach()
+    with torch.no_grad():
+        return float(1 - damage(simulated, test) / damage(mean.expand(len(test)), test))

@@ -45,8 +45,9 @@ class Curves:
         twice = 2 * t
         zero = torch.zeros_like(t)
         a, b, da, db = zero, zero, zero, zero
-        for c in self.coefficients[1:].flip(0):
-            a, b, da, db = torch.addcmul(c, twice, a).sub_(b), a, torch.addcmul(2 * a, twice, da).sub_(db), da
+        for j in range(len(self.coefficients) - 1, 0, -1):
+            c = self.coefficients[j]
+            a, b, da, db = torch.addcmul(c, twice, a).sub_(b), a, (2 * a).addcmul_(twice, da).sub_(db), da
         value = torch.addcmul(self.coefficients[0], t, a).sub_(b)
         slope = torch.addcmul(a, t, da).sub_(db)
         return value + slope * (free - t), slope / self.half

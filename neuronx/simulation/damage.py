@@ -15,6 +15,9 @@ from neuronx.simulation.simulator import Predictor, judged
 from neuronx.simulation.undone import fitted, standardised, undone
 from neuronx.types import Judgement
 
+ROOM = 0.1
+"""How much of a range is left beyond it for fits."""
+
 WIDER = 8
 """How often a range that a fit has left is widened."""
 
@@ -170,6 +173,8 @@ class Damage(LightningModule):
         for k, change in about:
             low = low.scatter_reduce(0, k, change.amin(1), "amin")
             high = high.scatter_reduce(0, k, change.amax(1), "amax")
+        if "optim" in self.modes:  # where a fit will go is not known
+            low, high = low - ROOM * (high - low), high + ROOM * (high - low)
         curves = self.effect.curves(units, z, low, high)
 
         base = curves.of(slice(None), self.on_test).at(mean.expand(-1, z[:, self.on_test].shape[1]))[0]

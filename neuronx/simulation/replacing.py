@@ -130,8 +130,8 @@ class Losses(LightningModule):
             world=self.trainer.world_size,
         )
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Replaces all units, one batch of (images (B, ...), rows (B,))."""
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Replaces all units, one batch of (images (B, ...), rows (B,)); returns the rows."""
         images, rows = batch
         place, y, tail = self.place[rows.cpu()], self.labels[rows.cpu()].to(self.device), self.tail
         tail.load(images)
@@ -151,6 +151,7 @@ class Losses(LightningModule):
         self.partial = self.partial and tail.partial
         if self.trainer.received_sigterm:
             raise SystemExit(143)
+        return rows
 
     def on_predict_epoch_end(self) -> None:
         """Brings together what the processes found; each image was seen by one of them."""

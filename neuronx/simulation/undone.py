@@ -12,6 +12,9 @@ from neuronx.simulation.curves import Curves
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
+CACHED = 2**14
+"""Numbers that a fit works on at a time, such that its arrays stay in a processor's cache."""
+
 
 def standardised(q_val: Tensor, z_val: Tensor, q_test: Tensor) -> Tensor:
     """`norm`: predictions for the test images, (K, N), with the mean and spread that the unit has on val.
@@ -38,7 +41,12 @@ def fitted(q: Tensor, curves: Curves, steps: int, lr: float) -> tuple[Tensor, Te
     Returns:
         c, d, and how far amounts went in the range of the curves on the way, where 1 is its end.
     """
-    K = len(q)
+    K, few = len(q), max(1, CACHED // max(1, q.shape[1]))
+    if few < K:
+        parts = [slice(k, k + few) for k in range(0, K, few)]
+        found = [fitted(q[part], curves.of(part, slice(None)), steps, lr) for part in parts]
+        c, d, reach = (torch.cat(one) for one in zip(*found, strict=True))
+        return c, d, reach
     at = torch.stack((torch.ones(K), torch.zeros(K))).to(q)
     mean, square = torch.zeros_like(at), torch.zeros_like(at)
     free = (q.amax(1) > q.amin(1)).to(q)

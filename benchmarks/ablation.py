@@ -1,0 +1,68 @@
+"""Ablation scores on a linear head against the direct computation, both modes, with random weights and activations."""
+
+import resource
+import statistics
+import time
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.ablation_plain import plain
+from neuronx.simulation.damage import Damage
+from neuronx.simulation.head import LinearHead
+from neuronx.simulation.measured import LinearEffect
+from neuronx.simulation.simulator import Predictor
+from neuronx.trainer import make
+
+UNITS, CLASSES, VAL, TEST, CONCEPTS, TERMS = 2048, 1000, 1000, 2000, 400, 4
+PLAIN_UNITS = {"norm": 4, "optim": 1}
+TEMPERATURE = 1.1
+AT_ONCE = 128
+
+
+def report() -> list[dict]:
+    """CPU seconds of one thread; the direct computation of a few units is scaled to all of them."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    N = VAL + TEST
+    scores = torch.rand(CONCEPTS, N, generator=generator) ** 8  # concepts are rare
+    which = torch.randint(0, CONCEPTS, (UNITS, TERMS), generator=generator)
+    weights = torch.rand(UNITS, TERMS, generator=generator, dtype=torch.float64) + 0.5
+    q = torch.stack([w.float() @ scores[c] for c, w in zip(which, weights, strict=True)])
+    z = (q + 0.3 * torch.randn(UNITS, N, generator=generator)).clamp(min=0)
+    head = torch.nn.Linear(UNITS, CLASSES)
+    torch.nn.init.normal_(head.weight, std=0.05, generator=generator)
+    with torch.inference_mode():
+        logits = head(z.T)
+    labels = (logits + torch.randn(N, CLASSES, generator=generator)).argmax(1)
+    predictor = Predictor("layer", torch.arange(UNITS), which, weights, torch.zeros(UNITS, dtype=torch.float64))
+    trainer = partial(make, accelerator="cpu", enable_progress_bar=False)
+
+    def ours(mode: str) -> Tensor:
+        effect = LinearEffect(LinearHead(head.weight.detach()), torch.arange(UNITS), logits, labels, TEMPERATURE)
+        damage = Damage([predictor], scores, torch.arange(UNITS), z, VAL, effect, (mode,), 100, 1e-2, AT_ONCE)
+        trainer().test(damage, verbose=False)
+        return damage.values[mode][0]
+
+    rows = []
+    for mode, few in PLAIN_UNITS.items():
+        fast, slow, found, direct = [], [], torch.zeros(0), torch.zeros(0)
+        for _ in range(3 if mode == "norm" else 1):
+            start = time.process_time()
+            found = ours(mode)
+            fast.append(time.process_time() - start)
+            start = time.process_time()
+            direct = torch.stack([plain(k, q[k], z, head, labels, VAL, mode, TEMPERATURE) for k in range(few)])
+            slow.append((time.process_time() - start) * UNITS / few)
+        rows.append(
+            {
+                "name": f"{mode}: {UNITS} units, {CLASSES} classes, {VAL} val and {TEST} test images",
+                "ours_cpu_s": statistics.median(fast),
+                "reference_cpu_s": statistics.median(slow),
+                "ratio": statistics.median(slow) / statistics.median(fast),
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "largest_difference": f"{(found[:few] - direct).abs().max():.1g}",
+            }
+        )
+    return rows
