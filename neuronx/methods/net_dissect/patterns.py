@@ -50,10 +50,6 @@ class Patterns:
     fires: Tensor
     labelled: Tensor
 
-    def to(self, device: torch.device | str) -> "Patterns":
-        """The same on another device."""
-        return Patterns(*(getattr(self, one.name).to(device) for one in fields(self)))
-
 
 def patterns(counts: Tensor, regions: Regions) -> Patterns:
     """Those of one batch: counts (R, K) of its regions."""
@@ -112,8 +108,8 @@ class Gathering:
         self.parts = [Patterns(**{one.name: none for one in fields(Patterns)} | totals)]
 
     def add(self, counts: Tensor, regions: Regions) -> None:
-        """Adds the counts (R, K) of some pictures; their regions are on the same device."""
-        self.parts.append(patterns(counts, regions).to("cpu"))
+        """Adds the counts (R, K) of some pictures and their regions, all on the CPU."""
+        self.parts.append(patterns(counts, regions))
         # Sorting in costs as much as what is there, so it waits until as much has come.
         if sum(len(one.pattern) for one in self.parts[1:]) > max(MERGE_AT, len(self.parts[0].pattern)):
             self.parts = [merged(self.parts)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
 Add = Callable[[str, Tensor, Regions], None]
-"""Gets a layer, counts (R, K) of one batch, and its regions, both on the trainer's device."""
+"""Gets a layer, counts (R, K) of one batch, and its regions, both on the CPU."""
 
 
 def thresholds(
@@ -90,11 +90,11 @@ def scan(
     def visit(batch: Tensor, outputs: Mapping[str, Tensor]) -> None:
         device = next(iter(outputs.values())).device
         found = segmentation.regions(batch.tolist(), target.transform, grid)
-        regions = Regions(found.maps.to(device), found.picture.to(device), found.shows.to(device))
+        regions = Regions(found.maps.to(device), found.picture.to(device), found.shows)
         for layer, one in tails.items():
             output = outputs[layer].float()
             maps = output[..., None, None] if output.ndim == 2 else on_grid(output, target.prefix_tokens or 0)
-            add(layer, count(maps, one.thresholds, regions), regions)
+            add(layer, count(maps, one.thresholds, regions).cpu(), found)
 
     rows = probe.split("train", "val") if rows is None else torch.as_tensor(rows)
     return walk(target, probe, trainer, list(tails), visit, rows)

@@ -110,29 +110,30 @@ class Tallying:
         concepts, kinds = len(segmentation.names), len(segmentation.categories)
         shapes = {"both": (concepts, units), "truth": (concepts,), "fires": (units,), "cells": ()}
         shapes |= {"annotated": (kinds, units), "hit": (kinds, units)}
-        self.sums = {name: torch.zeros(shape, dtype=torch.int64) for name, shape in shapes.items()}
+        # Whole numbers, exact up to 2^53; float64 is added up several times faster than int64.
+        self.sums = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
 
     def add(self, counts: Tensor, regions: Regions) -> None:
-        """Adds the counts (R, K) of B pictures; their regions are on the same device."""
-        self.sums = {name: total.to(counts.device) for name, total in self.sums.items()}
-        sizes, (region, concept) = regions.sizes, regions.shows.nonzero(as_tuple=True)
-        self.sums["both"].index_add_(0, concept, counts[region])
-        self.sums["truth"].index_add_(0, concept, sizes[region])
+        """Adds the counts (R, K) of B pictures and their regions, all on the CPU."""
+        counts, sizes, (region, concept) = counts.double(), regions.sizes, regions.shows.nonzero(as_tuple=True)
+        shared = counts.index_select(0, region)
+        self.sums["both"].index_add_(0, concept, shared)
+        self.sums["truth"].index_add_(0, concept, sizes[region].double())
         self.sums["fires"] += counts.sum(0)
         self.sums["cells"] += regions.maps.numel()
 
         # A slot is a picture and a category: is anything of it there, and does the unit meet any of it?
         pictures, kinds, units = len(regions.maps), len(self.segmentation.categories), counts.shape[1]
-        slot = regions.picture[region] * kinds + self.segmentation.category.to(counts.device)[concept]
+        slot = regions.picture[region] * kinds + self.segmentation.category[concept]
         there = torch.bincount(slot[sizes[region] > 0], minlength=pictures * kinds) > 0
-        met = counts.new_zeros(pictures * kinds, units).index_add_(0, slot, counts[region]) > 0
+        met = counts.new_zeros(pictures * kinds, units).index_add_(0, slot, shared) > 0
         fires = counts.new_zeros(pictures, units).index_add_(0, regions.picture, counts)
         self.sums["annotated"] += (fires[:, None] * there.view(pictures, kinds, 1)).sum(0)
         self.sums["hit"] += (fires[:, None] * met.view(pictures, kinds, units)).sum(0)
 
     def result(self, together: Callable[[Tensor], Tensor] = lambda total: total) -> Tally:
         """The tally; `together` brings in the sums of the other processes."""
-        sums = {name: together(total).cpu() for name, total in self.sums.items()}
+        sums = {name: together(total).cpu().long() for name, total in self.sums.items()}
         of = self.segmentation
         return Tally(
             names=of.names,
