@@ -51,7 +51,7 @@ def undisturbed(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.slow
 def test_the_leaderboard_has_methods_floors_and_a_ceiling(undisturbed):
     found = means(rows(undisturbed[0] / "leaderboard.csv"))
-    methods = ("le_label", "le_clip", "clip_dissect")
+    methods = ("le_label", "le_clip", "clip_dissect", "net_dissect")
     assert set(found) == {"ceiling", *methods, *(f"{floor}-{m}" for m in methods for floor in ("shuffled", "random"))}
     for method in methods:
         assert found["ceiling"] > found[method] > found[f"shuffled-{method}"] + 0.05
@@ -113,7 +113,7 @@ def test_two_processes_find_what_one_finds(undisturbed, tmp_path):
 def test_half_precision_stays_close(undisturbed, tmp_path):
     found = means(evaluate(*SMALL, "trainer.precision=bf16-mixed", folder=tmp_path / "run", cache=tmp_path / "cache"))
     exact = means(rows(undisturbed[0] / "leaderboard.csv"))
-    for method in ("ceiling", "le_label", "le_clip", "clip_dissect"):
+    for method in ("ceiling", "le_label", "le_clip", "clip_dissect", "net_dissect"):
         assert found[method] == pytest.approx(exact[method], abs=0.005)
 
 
@@ -122,7 +122,7 @@ def test_written_explanations_can_be_scored_again(undisturbed, tmp_path):
     folder, cache = undisturbed
     again = evaluate(*SMALL, f"explanations={folder / 'explanations'}", folder=tmp_path / "again", cache=cache)
     before = means(rows(folder / "leaderboard.csv"))
-    for method in ("le_label", "le_clip", "clip_dissect"):
+    for method in ("le_label", "le_clip", "clip_dissect", "net_dissect"):
         assert means(again)[method] == pytest.approx(before[method], abs=1e-9)
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from neuronx.report.activity import DEAD_BELOW, Activity
 from neuronx.report.evaluation import Evaluation
 from neuronx.report.leaderboard import LeaderboardRow
+from neuronx.simulation.floors import SHUFFLED
 from neuronx.types import UNKNOWN, Comparison
 
 BAR = 16
@@ -102,16 +103,15 @@ def _table(rows: Sequence[LeaderboardRow]) -> Table:
 
 def _comparisons(comparisons: Sequence[Comparison]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("on the same units", no_wrap=True, overflow="ellipsis", max_width=44)
-    # Where the terminal is narrow the names are cut, never the numbers.
-    table.add_column("difference", justify="right", no_wrap=True, min_width=10)
-    table.add_column("interval", justify="right", no_wrap=True, min_width=18)
-    table.add_column("units", justify="right", no_wrap=True, min_width=5)
-    table.add_column("", no_wrap=True, min_width=7 if any(one.low <= 0 <= one.high for one in comparisons) else None)
+    table.add_column("on the same units", no_wrap=True, overflow="ellipsis", max_width=30)
+    for name in ("difference", "interval", "units"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for one in comparisons:
         clear = one.low > 0 or one.high < 0
         interval = f"[{one.low:+.4f}, {one.high:+.4f}]"
-        cells = [f"{one.a} − {one.b}", f"{one.diff:+.4f}", interval, str(one.n_units), "" if clear else "unclear"]
+        other = "shuffled" if one.b == SHUFFLED + one.a else one.b
+        cells = [f"{one.a} − {other}", f"{one.diff:+.4f}", interval, str(one.n_units), "" if clear else "unclear"]
         table.add_row(*(escape(cell) for cell in cells), style="" if clear else "dim")
     return table
 

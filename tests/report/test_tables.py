@@ -50,9 +50,9 @@ def test_the_leaderboard_in_plain_text(width):
         "shuffled-le_clip   0.0000 ± 0.0577                        3",
         "random-le_clip    -0.0100 ± 0.0577                        3",
         "",
-        "on the same units           difference            interval  units",
-        "le_clip − clip_dissect         +0.2500  [+0.2000, +0.3000]      3",
-        "le_clip − shuffled-le_clip     +0.5000  [-0.1000, +0.6000]      3  unclear",
+        "on the same units       difference            interval  units",
+        "le_clip − clip_dissect     +0.2500  [+0.2000, +0.3000]      3",
+        "le_clip − shuffled         +0.5000  [-0.1000, +0.6000]      3  unclear",
         "Files: /results/run[1]",
     ]
 
