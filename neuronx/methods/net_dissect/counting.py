@@ -43,11 +43,16 @@ def count(maps: Tensor, thresholds: Tensor, regions: Regions) -> Tensor:
 
 def count_masks(masks: Tensor, regions: Regions) -> Tensor:
     """Counts the set cells of masks (B, K, H, W) bool on the concept grid: (R, K) int64."""
-    units, flat = masks.shape[1], masks.flatten(0, 1).contiguous()
-    # The largest byte of a mask is found faster than whether any is set, and rows are copied faster than indexed.
-    pair = flat.view(torch.uint8).flatten(1).amax(1).nonzero().flatten()
+    units = masks.shape[1]
+    # torch reads and copies bytes several times faster than truth values.
+    flat = masks.flatten(0, 1).contiguous().view(torch.uint8)
+    pair = flat.flatten(1).amax(1).nonzero().flatten()
     picture = pair.div(units, rounding_mode="floor")
-    return _counted(lambda some: flat.index_select(0, pair[some]), picture, pair - picture * units, regions, units)
+
+    def fires(some: slice) -> Tensor:
+        return flat.index_select(0, pair[some]).view(torch.bool)
+
+    return _counted(fires, picture, pair - picture * units, regions, units)
 
 
 def _counted(fires: Callable[[slice], Tensor], picture: Tensor, unit: Tensor, regions: Regions, units: int) -> Tensor:
