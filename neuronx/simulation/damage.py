@@ -48,7 +48,7 @@ class Seen(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Brings together what the processes saw."""
         if self.trainer.world_size > 1:
-            shape = len(self.formulas.names), len(self.rows)
+            shape = len(self.formulas), len(self.rows)
             mine = self.scores if self.scores.numel() else torch.zeros(shape)
             self.scores = self.trainer.strategy.reduce(mine.to(self.device), reduce_op="sum").cpu()
 

@@ -39,6 +39,7 @@ class Tail:
         self.target, self.layer, self.module = target, layer, target.replaceable(layer)
         self.partial = True
         self.needed: dict[Call | None, bool] = {}
+        self.given: dict[Call, Any] = {}
         self.logits: Tensor
         self.output: Tensor
 

@@ -24,3 +24,23 @@ def test_two_processes_find_the_same(tmp_path, batch_size):
     for a, b in zip(alone, first, strict=True):
         assert a[:3] == b[:3] and a[2] == 101
         assert abs(a[3] - b[3]) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [16, 500])
+def test_two_processes_find_the_same_ablation_scores_and_effects(tmp_path, batch_size):
+    """31 test images, by a linear head and by the network's tail."""
+    script = Path(__file__).with_name("two_processes_ablation.py")
+    found = {}
+    for devices in (1, 2):
+        out = tmp_path / f"scores-{devices}.json"
+        command = [sys.executable, str(script), str(devices), str(batch_size), str(out)]
+        subprocess.run(command, check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        found[devices] = [json.loads(out.with_suffix(f".{rank}").read_text()) for rank in range(devices)]
+    (alone,), (first, second) = found[1], found[2]
+    assert first == second
+    assert {row[2] for row in alone[:-2]} == {"avg", "avg, shift"}
+    assert [row[1] for row in alone[-2:]] == ["tail", "linear"]
+    for a, b in zip(alone, first, strict=True):
+        assert a[:5] == b[:5]
+        assert a[5:] == pytest.approx(b[5:], abs=1e-6, rel=1e-6)
