@@ -18,7 +18,7 @@ from neuronx.methods.net_dissect.counting import count, count_masks
 from neuronx.methods.net_dissect.tally import Tally, Tallying
 from neuronx.recording.maps import masks
 
-IMAGES, UNITS, BATCH = 200, 512, 8
+IMAGES, UNITS, BATCH = 192, 512, 32
 
 
 def report() -> list[dict]:
@@ -70,7 +70,7 @@ def report() -> list[dict]:
             "pairs_firing": round(share, 3),
         }
         for name, kind, ours in (
-            ("tally of 512 units from masks, 200 images", "masks", from_masks),
+            ("tally of 512 units from masks, 192 images", "masks", from_masks),
             ("the same from maps: upsampled and cut", "maps", from_maps),
             ("the same, the loop skips units below threshold", "maps, skipping", from_maps),
         )

@@ -17,7 +17,7 @@ from neuronx.recording.maps import upsampled
 CELLS_AT_ONCE = {"cpu": 2**19}
 """Cells that are upsampled and cut at a time: as many as a processor's cache holds, and elsewhere 2^25."""
 FIRING_AT_ONCE = 2**22
-"""Cells where units fire that are counted at a time: 32 MiB."""
+"""Cells where units fire that are counted at a time: 16 MiB."""
 
 
 def count(maps: Tensor, thresholds: Tensor, regions: Regions) -> Tensor:
@@ -58,31 +58,31 @@ def count_masks(masks: Tensor, regions: Regions) -> Tensor:
 def _counted(fires: Callable[[slice], Tensor], picture: Tensor, unit: Tensor, regions: Regions, units: int) -> Tensor:
     """Counts (R, K) of the set cells of P masks, each of one picture and one unit (P,); `fires` makes some of them."""
     cells, shape = regions.maps[0].numel(), (len(regions.picture), units)
-    numbers, counts = regions.maps.flatten() * units, regions.picture.new_zeros(shape[0] * shape[1])
+    counts = regions.picture.new_zeros(shape[0] * shape[1])
+    # Half the memory that has to go through the processor; there are never 2^31 pairs of a region and a unit.
+    numbers, unit = (regions.maps.flatten() * units).int(), unit.int()
     step = max(1, CELLS_AT_ONCE.get(numbers.device.type, 2**25) // cells)
+    # Where a mask's cells start in the region maps, less where they start among those made at once.
+    shift = (picture - torch.arange(len(picture), device=picture.device) % step) * cells
     bins: list[Tensor] = []
     for first in range(0, len(picture), step):
         some = slice(first, first + step)
-        # Where a mask's cells start in the region maps, less where they start among these masks.
-        shift = (picture[some] - torch.arange(len(picture[some]), device=picture.device)) * cells
-        bins.append(_bins(fires(some), shift, unit[some], numbers, cells))
-        if sum(map(len, bins)) > FIRING_AT_ONCE:
+        bins.append(_bins(fires(some), shift[some], unit[some], numbers, cells))
+        if first + step >= len(picture) or sum(map(len, bins)) > FIRING_AT_ONCE:
             counts += torch.bincount(torch.cat(bins), minlength=len(counts))
             bins.clear()
-    if bins:
-        counts += torch.bincount(torch.cat(bins), minlength=len(counts))
     return counts.view(shape)
 
 
 def _bins(fires: Tensor, shift: Tensor, unit: Tensor, numbers: Tensor, cells: int) -> Tensor:
-    """The number (n,) of the region and unit of each set cell; on the CPU by numpy, some 3 times faster than torch."""
+    """The number (n,) int32 of the region and unit of each set cell; on the CPU by numpy, 3 times as fast as torch."""
     if fires.device.type != "cpu":
-        place = fires.flatten().nonzero().flatten()
-        mask = place.div(cells, rounding_mode="floor")
-        return numbers[place + shift[mask]] + unit[mask]
-    found = np.flatnonzero(fires.numpy())
-    which = found // cells
-    found += shift.numpy()[which]
-    found = numbers.numpy()[found]
-    found += unit.numpy()[which]
+        where = fires.flatten().nonzero().flatten()
+        which = where.div(cells, rounding_mode="floor")
+        return numbers[where + shift[which]] + unit[which]
+    place = np.flatnonzero(fires.numpy())
+    mask = place // cells
+    place += shift.numpy()[mask]
+    found = numbers.numpy()[place]
+    found += unit.numpy()[mask]
     return torch.from_numpy(found)
