@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from neuronx.data.segmentation import Regions, Segmentation
-from neuronx.errors import UserError
+from neuronx.errors import Unsuitable, UserError
 from neuronx.methods.net_dissect.counting import count
 from neuronx.types import TrainerFactory
 
@@ -54,7 +54,7 @@ def thresholds(
     found = find_exemplars(target, probe, trainer, k=min(k, images), quantile=1 - quantile, rows=rows)
     for layer, one in found.items():
         if one.grid is None and not whole_images:
-            raise UserError(
+            raise Unsuitable(
                 f"Layer `{layer}` of {target.name} has no positions, one number for each unit only, so there are no "
                 "masks to compare: take a layer with maps or tokens (show=layers lists them), or whole_images=true."
             )

@@ -10,7 +10,7 @@ from torch import Tensor
 from neuronx.cache import digest
 from neuronx.data.probe import Probe
 from neuronx.data.segmentation import Regions, Segmentation
-from neuronx.errors import UserError, unknown
+from neuronx.errors import Unsuitable, unknown
 
 
 def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Segmentation:
@@ -21,7 +21,7 @@ def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Se
     """
     found = probe.segmentation
     if found is None:
-        raise UserError(
+        raise Unsuitable(
             f"Nobody has labelled the pixels of `{probe.name}`, which net_dissect and compositional need: take data "
             "that have masks (data=shapes, broden or labelled_pictures), or leave these methods out."
         )
