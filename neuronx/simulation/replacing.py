@@ -23,7 +23,7 @@ COMBINE = ("shift", "scale", "set")
 """`shift` adds the same everywhere that the pooling looks; `scale` multiplies there, and shifts where the pooled value
 is 0 (or would change its sign under a maximum); `set` puts the amount into every place and token."""
 
-CHUNK_BYTES = 24 * 2**20
+CHUNK_BYTES = 8 * 2**20
 """Of the layer's output, for all copies of a batch that run together."""
 
 
