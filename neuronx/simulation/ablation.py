@@ -58,6 +58,8 @@ class Ablation(Beside):
             multiplies them.
         nodes: Amounts that each unit is measured at where the network is run; by default as many as a few units need.
         most_nodes: At most so many, by default.
+        most_images: Of val and of test, evenly spread, where the network is run; all by default. The table says how
+            many test images there were.
     """
 
     modes: Sequence[str] = MODES
@@ -68,6 +70,7 @@ class Ablation(Beside):
     combine: str = "shift"
     nodes: int | None = None
     most_nodes: int = 20
+    most_images: int | None = None
 
     def __post_init__(self) -> None:
         for mode in self.modes:
@@ -79,8 +82,10 @@ class Ablation(Beside):
             raise unknown("way to combine", self.combine, HOW)
         if self.temperature is not None and not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise UserError(f"sim.ablation.temperature={self.temperature}: it must be above 0, or null to be fitted.")
-        if self.nodes is not None and self.nodes < 2:
-            raise UserError(f"sim.ablation.nodes={self.nodes}: at least 2 are needed.")
+        for name in ("nodes", "most_images"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise UserError(f"sim.ablation.{name}={value}: at least 2 are needed.")
 
     def score(
         self,
@@ -114,18 +119,19 @@ class Ablation(Beside):
         labels = class_labels(target, probe, logits, self.labels)
         temperature = self.temperature or self._temperature(logits, labels, probe)
         log.info("%s: ablation at temperature %.3f", target.name, temperature)
-        val, test = probe.split("val"), probe.split("test")
-        rows = torch.cat((val, test))
+        everything = torch.cat((probe.split("val"), probe.split("test")))
 
         made = self.panels(explained, recorded, probe, judge, trainer, words)
-        seen = Seen(made.formulas, made.judgement, rows, self.batch_size)
+        seen = Seen(made.formulas, made.judgement, everything, self.batch_size)
         trainer().test(seen, verbose=False)
         table: list[Score] = []
         for layer, how in layers.items():
             panels = [one for one in made.panels if one.layer == layer]
             columns = torch.cat([one.predictor.columns for one in panels]).unique()
-            z = recorded[layer].values[rows][:, columns].T.contiguous()
             head = heads[layer]
+            val, chosen = self._images(probe, head is not None)
+            rows = everything[chosen]
+            z = recorded[layer].values[rows][:, columns].T.contiguous()
             if head is not None:
                 effect: Effect = LinearEffect(head, columns, logits[rows], labels[rows], temperature)
             else:
@@ -133,10 +139,10 @@ class Ablation(Beside):
                 effect = ways.effect(columns, z, rows, logits[rows], self.nodes, self.most_nodes)
             damage = Damage(
                 [one.predictor for one in panels],
-                seen.scores,
+                seen.scores if len(chosen) == len(everything) else seen.scores[:, chosen],
                 columns,
                 z,
-                len(val),
+                val,
                 effect,
                 tuple(self.modes),
                 self.steps,
@@ -157,9 +163,16 @@ class Ablation(Beside):
                         target.name,
                         pool,
                         judge.name,
-                        f"{probe.name}/test:{len(test)}",
+                        f"{probe.name}/test:{len(rows) - val}",
                     )
         return table
+
+    def _images(self, probe: "Probe", exact: bool) -> tuple[int, Tensor]:
+        """How many val images are used, and the places among all val and test images, val first, of those used."""
+        val, test = len(probe.split("val")), len(probe.split("test"))
+        most = max(val, test) if exact or self.most_images is None else self.most_images
+        first = torch.linspace(0, val - 1, min(val, most)).long()
+        return len(first), torch.cat((first, val + torch.linspace(0, test - 1, min(test, most)).long()))
 
     def _temperature(self, logits: Tensor, labels: Tensor, probe: "Probe") -> float:
         """Fitted on val; against the network's own answers the best temperature would be 0, so there it is 1."""

@@ -166,6 +166,18 @@ def test_what_was_measured_is_kept(world, trainer, own_cache):
     assert (kept / "changes.safetensors").stat().st_mtime_ns == stamp
 
 
+def test_fewer_images_where_the_network_is_run_and_the_table_says_so(world, trainer):
+    one, judge, _ = explained(*world, "two", units=2)
+    two, other, _ = explained(*world, "hidden", units=2)
+    judge.names, judge.scores = other.names, other.scores
+    sim = Ablation(floors=False, ceiling=False, nodes=6, most_images=20)
+    scores = sim.score({"le": [*one, *two]}, *world, judge, trainer)
+    assert {(s.unit.layer, s.n, s.images) for s in scores} == {
+        ("two", 20, "memory/test:20"),
+        ("hidden", 60, "memory/test:60"),
+    }
+
+
 def test_labels_may_be_the_networks_own_answers(world, trainer):
     target, probe = world
     one, judge, _ = explained(target, probe, "hidden", units=2)
