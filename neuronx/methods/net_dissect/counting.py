@@ -81,8 +81,9 @@ def _bins(fires: Tensor, shift: Tensor, unit: Tensor, numbers: Tensor, cells: in
         which = where.div(cells, rounding_mode="floor")
         return numbers[where + shift[which]] + unit[which]
     place = np.flatnonzero(fires.numpy())
-    mask = place // cells
-    place += shift.numpy()[mask]
+    # In order of the masks, so that a few bisections say how many belong to each.
+    many = np.diff(np.searchsorted(place, np.arange(len(unit) + 1) * cells))
+    place += np.repeat(shift.numpy(), many)
     found = numbers.numpy()[place]
-    found += unit.numpy()[mask]
+    found += np.repeat(unit.numpy(), many)
     return torch.from_numpy(found)
