@@ -227,7 +227,7 @@ def show(
 def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: TrainerFactory) -> "list[Importance]":
     from neuronx.simulation.importance import importance
 
-    found = []
+    found: list[Importance] = []
     for target in targets.values():
         images = images_of(target, probe)
         found += importance(target, images, trainer, rows=images.split("test")).values()

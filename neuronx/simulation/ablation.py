@@ -58,7 +58,7 @@ class Ablation(Beside):
             multiplies them.
         nodes: Amounts that each unit is measured at where the network is run; by default as many as a few units need.
         most_nodes: At most so many, by default.
-        most_images: Of val and of test, evenly spread, where the network is run; all by default. The table says how
+        most_images: Of val and of test, evenly spread, where the network is run; None for all. The table says how
             many test images there were.
     """
 
@@ -70,7 +70,7 @@ class Ablation(Beside):
     combine: str = "shift"
     nodes: int | None = None
     most_nodes: int = 20
-    most_images: int | None = None
+    most_images: int | None = 250
 
     def __post_init__(self) -> None:
         for mode in self.modes:

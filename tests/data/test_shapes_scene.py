@@ -3,8 +3,8 @@ import hashlib
 import pytest
 import torch
 
-from neuronx.data.shapes import seeds
 from neuronx.chance import mix, pick, uniforms
+from neuronx.data.shapes import seeds
 from neuronx.data.shapes.names import BACKGROUNDS, CLASS_NAMES, COLOURS, SHAPES, SIZES, TEXTURES
 from neuronx.data.shapes.scene import sample
 from neuronx.data.shapes.words import labels
