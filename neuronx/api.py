@@ -111,7 +111,7 @@ def _target(model: "nn.Module | Target", layer: str | Sequence[str] | None, pool
 
     layers = [layer] if isinstance(layer, str) else list(layer) if layer is not None else None
     if isinstance(model, Target):
-        return model.select(layers=layers)
+        return model if layers is None else model.select(layers=layers)
     if not layers:
         raise UserError("Say which layer to explain, as in layer='layer4'.")
     return custom.load(model, transform=transform, layers=layers, pool=pool)
