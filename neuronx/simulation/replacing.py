@@ -16,6 +16,8 @@ from neuronx.targets.tail import Change, Tail
 from neuronx.types import TrainerFactory
 
 if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy
+
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
@@ -153,15 +155,18 @@ class Losses(LightningModule):
             raise SystemExit(143)
         return rows
 
-    def on_predict_epoch_end(self) -> None:
-        """Brings together what the processes found; each image was seen by one of them."""
-        if self.trainer.world_size > 1:
-            for name in ("loss", "still_right", "intact", "right"):
-                mine = getattr(self, name)
-                total = self.trainer.strategy.reduce(mine.float().to(self.device), reduce_op="sum").cpu()
-                setattr(self, name, total.to(mine.dtype))
-            whole = torch.tensor(float(not self.partial), device=self.device)
-            self.partial = not float(self.trainer.strategy.reduce(whole, reduce_op="sum"))
+    def gather(self, strategy: "Strategy") -> None:
+        """Brings together what the processes found; each image was seen by one of them.
+
+        Not at the end of the pass, which a process without any batch does not reach.
+        """
+        device = strategy.root_device
+        for name in ("loss", "still_right", "intact", "right"):
+            mine = getattr(self, name)
+            total = strategy.reduce(mine.float().to(device), reduce_op="sum").cpu()
+            setattr(self, name, total.to(mine.dtype))
+        whole = torch.tensor(float(not self.partial), device=device)
+        self.partial = not float(strategy.reduce(whole, reduce_op="sum"))
 
     def _judge(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (..., B) float32 and whether the largest logit is the label's, on the CPU."""
@@ -172,5 +177,8 @@ class Losses(LightningModule):
 
 def losses(trainer: TrainerFactory, task: Losses) -> Losses:
     """Runs the pass and returns it."""
-    predict(task, trainer())
+    runner = trainer()
+    predict(task, runner)
+    if runner.world_size > 1:
+        task.gather(runner.strategy)
     return task
