@@ -94,7 +94,12 @@ def class_labels(target: "Target", probe: "Probe", logits: Tensor, labels: str =
 
 
 def few_images(target: "Target", probe: "Probe") -> Tensor:
-    """The first test images, as the network takes them."""
+    """The first test images, as the network takes them; UserError for a generator, which has no classes to lose."""
+    if target.latents is not None:
+        raise UserError(
+            f"{target.name} generates pictures and has no class head, which ablation scores and importance need: take "
+            "sim=correlation, or a classifier."
+        )
     images, _ = next(iter(probe.loader(target.transform, probe.split("test")[:FEW])))
     return images
 
