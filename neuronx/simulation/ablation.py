@@ -70,7 +70,7 @@ class Ablation(Beside):
     combine: str = "shift"
     nodes: int | None = None
     most_nodes: int = 20
-    most_images: int | None = 125
+    most_images: int | None = 250
 
     def __post_init__(self) -> None:
         for mode in self.modes:
