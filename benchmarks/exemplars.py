@@ -9,13 +9,12 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
-from statistics import median
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from benchmarks.recording import ROUNDS, InMemory, cpu_seconds, forward
+from benchmarks.recording import compare
 from neuronx.data.probe import Probe
 from neuronx.recording.exemplars import observe
 from neuronx.targets.shapes_networks import small_vit
@@ -29,31 +28,15 @@ def report() -> list[dict]:
     four = {f"layer{i}": "avg" for i in range(1, 5)}
     tokens = {"blocks.2.mlp.act": "avg", "blocks.3": "first"}
     large, pictures = torchvision.models.resnet18(), torch.randn(192, 3, 224, 224)
+    ample = partial(_observe, tail_mb=64)
     return [
-        compare("ResNet-18, 224 px, batch 32: four layers", large, four, pictures, 32, 64),
-        compare("the same, 4 MB of tails in memory", large, four, pictures, 32, 4),
-        compare("small ViT, 64 px, batch 256: 2 layers", small_vit(120), tokens, torch.randn(5120, 3, 64, 64), 256, 64),
+        compare("ResNet-18, 224 px, batch 32: four layers", large, four, pictures, 32, ample),
+        compare("the same, 4 MB of tails in memory", large, four, pictures, 32, partial(_observe, tail_mb=4)),
+        compare(
+            "small ViT, 64 px, batch 256: 2 layers", small_vit(120), tokens, torch.randn(5120, 3, 64, 64), 256, ample
+        ),
         *(peak(images, tail_mb) for tail_mb in (64, 4) for images in (2000, 20000)),
     ]
-
-
-def compare(
-    name: str, network: nn.Module, layers: dict[str, str], images: Tensor, batch_size: int, tail_mb: float
-) -> dict:
-    """Median CPU seconds of both over interleaved rounds, after one of each that does not count."""
-    target = Target("network", network, nn.Identity(), layers)
-    ours, bare = [], []
-    for _ in range(1 + ROUNDS):
-        ours.append(cpu_seconds(partial(_observe, target, InMemory(images, batch_size), tail_mb)))
-        bare.append(cpu_seconds(partial(forward, network, images, batch_size)))
-    seconds, reference = median(ours[1:]), median(bare[1:])
-    return {
-        "name": name,
-        "ours_cpu_s": seconds,
-        "reference_cpu_s": reference,
-        "ratio": reference / seconds,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
 
 
 def peak(images: int, tail_mb: float) -> dict:

@@ -4,6 +4,7 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from statistics import median
 
@@ -54,12 +55,19 @@ def report() -> list[dict]:
     ]
 
 
-def compare(name: str, network: nn.Module, layers: dict[str, str], images: Tensor, batch_size: int) -> dict:
-    """Median CPU seconds of both over interleaved rounds, after one of each that does not count."""
+def compare(
+    name: str,
+    network: nn.Module,
+    layers: dict[str, str],
+    images: Tensor,
+    batch_size: int,
+    work: Callable[[Target, Probe], None] | None = None,
+) -> dict:
+    """Median CPU seconds of `work` (recording) and the bare pass over interleaved rounds, the first left out."""
     target = Target("network", network, nn.Identity(), layers)
     ours, bare = [], []
     for _ in range(1 + ROUNDS):
-        ours.append(cpu_seconds(partial(_record, target, InMemory(images, batch_size))))
+        ours.append(cpu_seconds(partial(work or _record, target, InMemory(images, batch_size))))
         bare.append(cpu_seconds(partial(forward, network, images, batch_size)))
     seconds, reference = median(ours[1:]), median(bare[1:])
     return {

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from neuronx.methods.linear.method import LinearExplanations
     from neuronx.report.activity import Activity
     from neuronx.report.evaluation import Evaluation
-    from neuronx.simulation.importance import Importance
     from neuronx.simulation.stored import Stored
     from neuronx.targets.target import Target
 
@@ -210,28 +209,28 @@ def show(
 ) -> str:
     """A table of what the run is about: layers, units, concepts, data, importance; opens pictures only if needed."""
     from neuronx.report import inventory
-    from neuronx.report.importance import importance_table
 
     tables = {
         "layers": lambda: inventory.layers(targets),
         "units": lambda: inventory.units(targets),
         "concepts": lambda: inventory.concepts(words, probe()),
         "data": lambda: inventory.data(probe()),
-        "importance": lambda: importance_table(_importance(targets, probe(), trainer)),
+        "importance": lambda: _importance(targets, probe(), trainer),
     }
     if what not in tables:
         raise unknown("thing to show", what, tables)
     return tables[what]()
 
 
-def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: TrainerFactory) -> "list[Importance]":
-    from neuronx.simulation.importance import importance
+def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: TrainerFactory) -> str:
+    from neuronx.report.importance import importance_table
+    from neuronx.simulation.importance import Importance, importance
 
     found: list[Importance] = []
     for target in targets.values():
         images = images_of(target, probe)
         found += importance(target, images, trainer, rows=images.split("test")).values()
-    return found
+    return importance_table(found)
 
 
 def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[Any], **facts: Plain) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from neuronx.cache import digest
-from neuronx.data.probe import Batches, Probe, Transform, seeded_splits
+from neuronx.data.probe import Probe, Transform, seeded_splits
 from neuronx.data.shapes.names import CLASS_NAMES, HIERARCHY
 from neuronx.errors import UserError
 from neuronx.latents import Inputs, Latents, run, to_device_of
@@ -77,22 +77,9 @@ class LatentProbe(Probe):
         parts = torch.as_tensor(rows, dtype=torch.int64).split(AT_ONCE)
         return torch.cat([self._pictures(part) for part in parts])
 
-    def loader(
-        self,
-        transform: Transform,
-        rows: Tensor | None = None,
-        *,
-        batch_size: int | None = None,
-        rank: int = 0,
-        world: int = 1,
-        skip: frozenset[int] = frozenset(),
-    ) -> DataLoader:
-        """As any probe's; where `transform` is the generator's own `Latents`, batches of (inputs, rows (B,))."""
-        if not isinstance(transform, Latents):
-            return super().loader(transform, rows, batch_size=batch_size, rank=rank, world=world, skip=skip)
-        everything = torch.arange(len(self)) if rows is None else rows
-        batches = Batches(everything, batch_size or self.batch_size, rank, world, skip)
-        return DataLoader(_Inputs(self), sampler=batches, batch_size=None)
+    def _inputs(self, transform: Transform) -> Dataset:
+        """Pictures as any probe's; the generator's own inputs where `transform` is its `Latents`."""
+        return _Inputs(self) if isinstance(transform, Latents) else super()._inputs(transform)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -114,12 +114,16 @@ class Probe(LightningDataModule):
         everything = torch.arange(len(self)) if rows is None else rows
         batches = Batches(everything, batch_size or self.batch_size, rank, world, skip)
         return DataLoader(
-            _Pictures(self, transform),
+            self._inputs(transform),
             sampler=batches,
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=False,
         )
+
+    def _inputs(self, transform: Transform) -> Dataset:
+        """What the loader reads: indexed by the rows (B,) of a batch, it gives (a network's inputs, rows)."""
+        return _Pictures(self, transform)
 
 
 class Batches(Sampler[list[int]]):
