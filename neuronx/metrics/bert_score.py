@@ -124,7 +124,7 @@ def _idf(tokenizer: Any, texts: Sequence[str]) -> Tensor:
 
 
 def _f_score(x: Tensor, x_weights: Tensor, y: Tensor, y_weights: Tensor) -> float:
-    """Harmonic mean of how well the tokens of either text find a similar one in the other; the opposite is as bad as nothing."""
+    """Harmonic mean of how well the tokens of either text find a similar one in the other. Opposites count 0."""
     if not len(x) or not len(y):
         return 0.0
     cosines = (x @ y.T).clamp(min=0)

@@ -21,16 +21,17 @@ def caption_table(rows: Mapping[str, CaptionScores], title: str | None = None, f
     right = [Column(name, justify="right") for name in (*names, "n")]
     table = plain_table(first, *right, title=title and escape(title))
     for name, row in rows.items():
-        numbers = _numbers(row)[: len(names)]
-        cells = ["—" if math.isnan(number) else f"{100 * number:.1f}" for number in numbers]
+        shown = numbers(row)[: len(names)]
+        cells = ["—" if math.isnan(number) else f"{100 * number:.1f}" for number in shown]
         table.add_row(escape(name), *cells, str(row.n))
     return as_text(table)
 
 
 def write_caption_scores(path: str | Path, rows: Mapping[str, CaptionScores]) -> Path:
     """Writes one line for each kind of caption: captions, n, and a column for each score."""
-    return write_csv(path, ["captions", "n", *SCORES], [[name, row.n, *_numbers(row)] for name, row in rows.items()])
+    return write_csv(path, ["captions", "n", *SCORES], [[name, row.n, *numbers(row)] for name, row in rows.items()])
 
 
-def _numbers(row: CaptionScores) -> list[float]:
+def numbers(row: CaptionScores) -> list[float]:
+    """The scores in the order of `SCORES`."""
     return [*row.bleu, row.rouge1, row.rouge2, row.rougel, row.bert]
