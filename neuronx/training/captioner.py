@@ -39,22 +39,24 @@ class Learning(LightningModule):
         self.lr, self.seed = lr, seed
         self.sums = torch.zeros(2)
 
+    name: str
+
     def loss(self, batch: Batch) -> Tensor:
-        """Of all words of the captions, and what regularises them; see `Batch` for the weights."""
+        """What these captions add to the loss of the whole batch."""
         raise NotImplementedError
 
     def measured(self, batch: Batch) -> Tensor:
         """Mean of -log p over the words of held-out captions."""
         raise NotImplementedError
 
-    def on_train_epoch_start(self) -> None:
-        """Begins the epoch's randomness anew, so that a resumed run goes on as an undisturbed one."""
-        torch.manual_seed(((self.seed * 10_007 + self.current_epoch) * 1009 + self.global_rank) % 2**31)
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Begins the dropout's chance anew, so that a resumed run goes on as an undisturbed one."""
+        torch.manual_seed(((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank) % 2**31)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The loss, whose mean over processes is that of the whole batch."""
         loss = self.loss(batch) * self.trainer.world_size
-        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, prog_bar=True)
+        self._log("train_loss", loss, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -70,7 +72,10 @@ class Learning(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the held-out loss of all processes."""
         total: Any = self.trainer.strategy.reduce(self.sums.float().to(self.device), reduce_op="sum")
-        self.log("val/loss", total[0] / total[1], prog_bar=True, sync_dist=True)
+        self._log("val_loss", total[0] / total[1])
+
+    def _log(self, what: str, value: Tensor, **options: Any) -> None:
+        self.log(f"{self.name}/{what}", value, prog_bar=True, sync_dist=True, **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW with torch's defaults, as published; fused, which computes the same faster."""
@@ -80,6 +85,8 @@ class Learning(LightningModule):
 class DecoderLearning(Learning):
     """The decoder; in every epoch it captions the held-out units greedily, and BLEU says how well.
 
+    `captions` holds the latest captions of some of them, (unit, caption), and `units` the annotated units, where known.
+
     Args:
         captioner: With the decoder and the vocabulary, without a language model.
         said: What was said of each unit.
@@ -87,6 +94,8 @@ class DecoderLearning(Learning):
         seed: Of the dropout.
         regularization: Weight of the regulariser of the attention.
     """
+
+    name = "decoder"
 
     def __init__(
         self, captioner: Captioner, said: Any, lr: float = 1e-3, seed: int = 0, regularization: float = 1.0
@@ -99,6 +108,7 @@ class DecoderLearning(Learning):
         self.said, self.regularization = said, regularization
         self.bleu: Any = SacreBLEUScore(lowercase=True)
         self.captions: list[tuple[int, str]] = []
+        self.units: Any = None
 
     def loss(self, batch: Batch) -> Tensor:
         """-log p of the words, and the attention's regulariser, as published."""
@@ -127,12 +137,14 @@ class DecoderLearning(Learning):
     def on_validation_epoch_end(self) -> None:
         """Logs the corpus BLEU of the captions, in [0, 1], beside the loss."""
         super().on_validation_epoch_end()
-        self.log("val/bleu", self.bleu.compute(), prog_bar=True, sync_dist=True)
+        self._log("val_bleu", self.bleu.compute())
         self.bleu.reset()
 
 
 class LanguageModelLearning(Learning):
     """The language model, which sees descriptions only."""
+
+    name = "language_model"
 
     def __init__(self, language_model: LanguageModel, lr: float = 1e-3, seed: int = 0) -> None:
         super().__init__(language_model, lr, seed)
@@ -198,23 +210,21 @@ def learn(
     data: Descriptions,
     trainer: TrainerFactory,
     folder: Path,
-    name: str,
-    stop: tuple[str, bool] = ("val/loss", False),
+    stop: str = "loss",
     epochs: int = 100,
     patience: int = 4,
     ckpt_path: str | Path | None = None,
 ) -> dict[str, Any]:
     """Fits one of the models; afterwards it has the weights of its best epoch.
 
-    `folder/<name>.ckpt` is written at the end of every epoch; a run resumed from it ends as the undisturbed run would.
+    `folder/<name>.ckpt`, after the module's name, is written at the end of every epoch; a run resumed from it ends as the undisturbed run would.
 
     Args:
         module: What learns.
         data: What it learns from.
         trainer: `trainer.max_epochs=n` typed by the user goes before `epochs`.
         folder: Of the run.
-        name: Of the model, and of its checkpoint.
-        stop: The metric that says when it is enough, and whether more of it is better.
+        stop: What says when it is enough: the held-out `loss`, or `bleu`.
         epochs: At most.
         patience: As in `Best`.
         ckpt_path: A checkpoint to go on from.
@@ -229,8 +239,10 @@ def learn(
     if ckpt_path is not None:
         check_checkpoint(str(ckpt_path), module)
     typed = getattr(trainer, "keywords", {})
-    clock, best = Clock(), Best(*stop, patience)
-    last = ModelCheckpoint(folder, filename=name, enable_version_counter=False)
+    clock, best = Clock(), Best(f"{module.name}/val_{stop}", stop == "bleu", patience)
+    last = ModelCheckpoint(
+        folder, filename=module.name, enable_version_counter=False, save_on_train_epoch_end=True, every_n_epochs=1
+    )
     callbacks = [clock, best, last, *typed.get("callbacks", [])]
     options: dict[str, Any] = {"enable_checkpointing": True, "num_sanity_val_steps": 0}
     options |= {"max_epochs": typed.get("max_epochs") or epochs, "callbacks": callbacks}
@@ -239,12 +251,12 @@ def learn(
         runner.fit(module, datamodule=data, ckpt_path=None if ckpt_path is None else str(ckpt_path))
     module.cpu()
     if not best.weights:
-        raise UserError(f"The {name} learned nothing: {stop[0]} was never a number; lower the learning rate.")
+        raise UserError(f"The {module.name} learned nothing: {best.monitor} was never a number; lower milan.lr.")
     wall, processor = clock.seconds
     return {
         "epochs": runner.current_epoch,
         "best epoch": best.epoch,
-        stop[0].replace("val/", "held-out "): round(best.sign * best.score, 4),
+        f"held-out {stop}": round(best.sign * best.score, 4),
         "steps": runner.global_step,
         "batch size": data.batch_size,
         "learning rate": module.lr,
