@@ -3,6 +3,7 @@
 The losses, the optimiser and the rules for stopping are those of MILAN (Hernandez et al., 2022).
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,8 @@ def learn(
 ) -> dict[str, Any]:
     """Fits one of the models; afterwards it has the weights of its best epoch.
 
-    `folder/<name>.ckpt`, after the module's name, is written at the end of every epoch; a run resumed from it ends as the undisturbed run would.
+    `folder/<name>.ckpt`, called after the module, is written at the end of every epoch; a run resumed from it ends as
+    the undisturbed run would.
 
     Args:
         module: What learns.
@@ -247,7 +249,9 @@ def learn(
     options: dict[str, Any] = {"enable_checkpointing": True, "num_sanity_val_steps": 0}
     options |= {"max_epochs": typed.get("max_epochs") or epochs, "callbacks": callbacks}
     runner = trainer(**options)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        for advice in ("The dirpath has changed", "The number of training batches"):
+            warnings.filterwarnings("ignore", f".*{advice}.*")
         runner.fit(module, datamodule=data, ckpt_path=None if ckpt_path is None else str(ckpt_path))
     module.cpu()
     if not best.weights:

@@ -88,9 +88,7 @@ class Descriptions(LightningDataModule):
         self.train = _captions(described, described.train)
         self.val = _captions(described, described.val)
         if not len(self.train.unit) or not len(self.val.unit):
-            raise UserError(
-                "There are no descriptions to learn from, or none of held-out units; check the annotations."
-            )
+            raise UserError("There are no descriptions to learn from, or none of held-out units.")
 
     def train_dataloader(self) -> DataLoader:
         """This process's share of each batch."""

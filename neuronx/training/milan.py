@@ -1,4 +1,4 @@
-"""`train.py milan=base`: a captioner of units, learned from the descriptions that people, or the truth, gave of others."""
+"""`train.py milan=base`: a captioner of units, learned from what people, or the truth, said of others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from neuronx.milannotations.dataset import Milannotations
 
 STOPS = ("bleu", "loss")
+BEAM = 50
+"""Captions that are chosen from, as published; fewer where there are not so many words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class Lesson:
             The captioner in evaluation mode, on the CPU, with the weights of its best epochs; facts by model.
 
         Raises:
-            UserError: An unknown way to stop, nothing to learn from, a checkpoint that is missing or of another network.
+            UserError: An unknown way to stop, nothing to learn from, a checkpoint that is missing or does not fit.
         """
         if self.stop not in STOPS:
             raise unknown("way to stop", self.stop, STOPS)
@@ -134,11 +136,16 @@ class Lesson:
         words, sizes = len(vocabulary.words), (self.embedding_size, self.hidden_size)
         decoder = Decoder(words, feature_size, *sizes, self.attention_size, self.dropout)
         language_model = LanguageModel(words, *sizes, dropout=self.dropout) if self.language_model else None
-        return Captioner(vocabulary, decoder, language_model)
+        return Captioner(vocabulary, decoder, language_model, beam_size=min(BEAM, vocabulary.specials.size))
 
 
 class Annotations(Protocol):
-    """Where annotated units come from."""
+    """Where annotated units come from; `domain` is the kind of their pictures, "shapes" or "natural"."""
+
+    @property
+    def domain(self) -> str:
+        """Kind of the pictures."""
+        ...
 
     def load(self, name: str, trainer: TrainerFactory) -> "Milannotations":
         """Those of a key, such as `base` or `not-alexnet-imagenet`."""
@@ -186,7 +193,8 @@ class MilanTask(Lesson):
         whole: dict[str, Plain] = {
             "about": f"A captioner of units: from the images where a unit fires to a sentence (MILAN), trained on "
             f"`{self.annotations}`, {len(units)} units of {', '.join(units.models)}.",
-            "command": f"python train.py milan={self.annotations}",
+            "command": f"python train.py milan={self.name.removeprefix('milan_')} ship=true",
+            "domain": self.source.domain,
             **card,
             "training": {f"{model}, {fact}": value for model, found in facts.items() for fact, value in found.items()},
             "figures": figures,

@@ -33,12 +33,14 @@ class Describer:
         encoder: From pictures and masks to features.
         name: Where the weights come from.
         published: Whether captions are written as the published code does, with its score of the language model.
+        domain: The kind of pictures that it knows, "shapes" or "natural"; "" where nobody said.
     """
 
     captioner: Captioner
     encoder: Encoder
     name: str
     published: bool = False
+    domain: str = ""
 
     def __post_init__(self) -> None:
         wanted = self.captioner.decoder.key.in_features
@@ -105,7 +107,9 @@ def load(weights: str | Path, key: str = "base", encoder: Any = None, published_
         captioner.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"The weights {path} do not fit their card ({str(error).splitlines()[-1].strip()}).") from error
-    return Describer(captioner.eval().requires_grad_(False), _encoder(path, card, encoder, published_masks), path.stem)
+    captioner.eval().requires_grad_(False)
+    found = _encoder(path, card, encoder, published_masks)
+    return Describer(captioner, found, path.stem, domain=card.get("domain", ""))
 
 
 def pretrained(name: str | Path = "base", encoder: Any = None) -> Describer:
@@ -188,4 +192,4 @@ def _published(weights: str | Path, key: str, encoder: Any, published_masks: boo
     else:
         found = encoders.load(encoder, None, masks)
     name = key if str(weights) == "published" else Path(weights).stem
-    return Describer(read.captioner.requires_grad_(False), found, name, published=True)
+    return Describer(read.captioner.requires_grad_(False), found, name, published=True, domain="natural")

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,15 +37,17 @@ IMAGES = 64
 
 
 class Source(Protocol):
-    """Where the exemplars of some units are.
+    """Where the exemplars of some units are."""
 
-    Attributes:
-        key: All that decides them.
-        count: Number of units.
-    """
+    @property
+    def key(self) -> Plain:
+        """All that decides them."""
+        ...
 
-    key: Plain
-    count: int
+    @property
+    def count(self) -> int:
+        """Number of units."""
+        ...
 
     def pictures(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Images (B, k, 3, H, W) uint8 and masks (B, k, 1, H, W) of some of the units."""
@@ -75,7 +77,7 @@ class Features:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(U, k, D)."""
-        return len(self), *self[torch.tensor([0])].shape[1:]  # type: ignore[return-value]
+        return len(self), *self[torch.tensor([0])].shape[1:]
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,12 @@ def features_of(units: "Milannotations", encoder: Encoder, trainer: TrainerFacto
 
 
 def encode(
-    sources: Sequence[Source], places: Tensor, encoder: Encoder, trainer: TrainerFactory, batch_size: int = IMAGES
+    sources: Sequence[Source],
+    places: Tensor,
+    encoder: Encoder,
+    trainer: TrainerFactory,
+    batch_size: int = IMAGES,
+    prepare: Callable[[Sequence[int]], None] | None = None,
 ) -> Features:
     """Makes the features of some units, those that are not in the store.
 
@@ -118,6 +125,7 @@ def encode(
         encoder: Makes the features.
         trainer: Makes the trainer whose `predict` runs the pass; every process of it makes its share.
         batch_size: Pictures that go through the network at a time.
+        prepare: Called first, in every process, with the sources that pictures will be asked of, if there are any.
 
     Raises:
         UserError: Pictures or masks that the encoder does not take.
@@ -129,6 +137,8 @@ def encode(
     missing = [(at, block) for at, block in wanted if not _file(entries[at].path, block).is_file()]
     missing = runner.strategy.broadcast(missing) if runner.world_size > 1 else missing
     if missing:
+        if prepare is not None:
+            prepare(sorted({at for at, _ in missing}))
         predict(_Pass(_safe(encoder, runner), sources, entries, missing, batch_size), runner)
         runner.strategy.barrier()
         for at in {at for at, _ in missing}:
@@ -168,12 +178,11 @@ class _Pass(LightningModule):
         mine = self.blocks[self.trainer.global_rank :: self.trainer.world_size]
         return DataLoader(_Blocks(self.sources), sampler=_Listed(mine), batch_size=None)
 
-    def predict_step(self, batch: tuple[tuple[int, int], Tensor, Tensor], _: int) -> None:
-        """Writes the features (B, k, D) of a block."""
+    def predict_step(self, batch: tuple[tuple[int, int], Tensor, Tensor], _: int) -> int:
+        """Writes the features (B, k, D) of a block; returns its number."""
         (at, block), images, masks = batch
-        parts = zip(
-            images.flatten(0, 1).split(self.batch_size), masks.flatten(0, 1).split(self.batch_size), strict=True
-        )
+        pictures, cut = (pixels.flatten(0, 1).split(self.batch_size) for pixels in (images, masks))
+        parts = zip(pictures, cut, strict=True)
         found = torch.cat([self.encoder(*part).float() for part in parts]).unflatten(0, images.shape[:2])
         if not found.isfinite().all():
             raise UserError(f"The encoder {self.encoder.name} gives features that are not finite (NaN or infinite).")
@@ -182,6 +191,7 @@ class _Pass(LightningModule):
         self.entries[at].write(_file(Path(), block).name, file.getvalue())
         if self.trainer.received_sigterm:
             raise SystemExit(143)
+        return block
 
 
 class _Listed(Sampler):

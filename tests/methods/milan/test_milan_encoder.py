@@ -92,7 +92,7 @@ def test_layers_without_positions_and_tokens_can_be_taps():
         assert flat(pictures(2, 2), torch.tensor([1.0, 0]).view(2, 1, 1, 1)).any(1).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("name, size", [("resnet18", 1024), ("alexnet", 1152)])
+@pytest.mark.parametrize("name, size", [("resnet18", 1024), pytest.param("alexnet", 1152, marks=pytest.mark.slow)])
 def test_published_backbones_fill_the_network(name, size):
     from torchvision.models import get_model
 
