@@ -66,7 +66,7 @@ class Model:
         checkpoint: Name of the shipped part.
         layers: That are described.
         world: The version of the world that it was trained on.
-        witness: Of a generator, the classifier that says what was painted; empty for classifiers.
+        witnesses: Of a generator, the classifiers that say what was painted; empty for classifiers.
         units: The most units of a layer, its first.
         pictures: How many are looked at.
     """
@@ -74,28 +74,28 @@ class Model:
     checkpoint: str
     layers: tuple[str, ...]
     world: World
-    witness: str = ""
+    witnesses: tuple[str, ...] = ()
     units: int = UNITS
     pictures: int = PICTURES
 
     @cached_property
     def target(self) -> Target:
         """The network, with the units that are described."""
-        load = generator.shapes if self.witness else shapes.load
+        load = generator.shapes if self.witnesses else shapes.load
         return load(self.checkpoint, layers=list(self.layers)).select(units=f"0:{self.units}")
 
     @cached_property
     def probe(self) -> Probe:
         """Rendered pictures of its world, or its own."""
         seed = seeds.PROBE_OF_PLACES if self.world.name == "places" else seeds.PROBE
-        if self.witness:
+        if self.witnesses:
             return latent_probe(self.target, self.pictures, seed)
         return ShapesProbe(self.pictures, seed, world=self.world.name)
 
     @property
     def facts(self) -> dict[str, Plain]:
         """All that its folder depends on."""
-        files = [self.checkpoint, *([self.witness, READER] if self.witness else ())]
+        files = [self.checkpoint, *([*self.witnesses, READER] if self.witnesses else ())]
         weights: list[Plain] = [sha256(find(name).read_bytes()).hexdigest() for name in files]
         facts: dict[str, Plain] = {"weights": weights, "layers": list(self.layers), "units": self.units}
         return facts | {"probe": self.probe.fingerprint}
@@ -109,8 +109,8 @@ MODELS: dict[str, Model] = {
     "alexnet/places365": Model("places_alexnet", _CONVOLUTIONS, _PLACES),
     "resnet152/imagenet": Model("shapes_resnet", _STAGES, _SHAPES),
     "resnet152/places365": Model("places_resnet", _STAGES, _PLACES),
-    "biggan/imagenet": Model("shapes_gan", _STAGES[:3], _SHAPES, "shapes_vit"),
-    "biggan/places365": Model("places_gan", _STAGES[:3], _PLACES, "places_alexnet"),
+    "biggan/imagenet": Model("shapes_gan", _STAGES[:3], _SHAPES, ("shapes_vit", "shapes_alexnet")),
+    "biggan/places365": Model("places_gan", _STAGES[:3], _PLACES, ("places_alexnet",)),
     "dino_vits8/imagenet": Model("shapes_vit", tuple(f"blocks.{i}.mlp.act" for i in range(4)), _SHAPES),
 }
 """Published model -> its counterpart."""
@@ -154,15 +154,20 @@ def build(folder: Path, name: str, model: Model, trainer: TrainerFactory) -> Non
 def _describe(folder: Path, name: str, model: Model) -> None:
     look, truth, said = _looker(model), [], []
     base = base_rates(look(torch.arange(min(RATES_FROM, model.pictures))))
-    for layer, units in (model.target.units or {}).items():
-        place = layer_folder(folder, layer)
-        rows, images = torch.from_numpy(read_ids(place / "ids.csv", len(units), K)).unique(return_inverse=True)
-        masks = torch.from_numpy(np.load(place / "masks.npy"))[:, :, 0]
-        of = sharing(masks, images, look(rows))
-        for row, unit in enumerate(units):
+    units = model.target.units or {}
+    ids = {
+        layer: torch.from_numpy(read_ids(layer_folder(folder, layer) / "ids.csv", len(units[layer]), K))
+        for layer in units
+    }
+    rows = torch.cat([each.flatten() for each in ids.values()]).unique()
+    seen = look(rows)
+    for layer, numbers in units.items():
+        masks = torch.from_numpy(np.load(layer_folder(folder, layer) / "masks.npy"))[:, :, 0]
+        of = sharing(masks, torch.searchsorted(rows, ids[layer]), seen)
+        for row, unit in enumerate(numbers):
             found = shared(of, row, base)
             said += [(layer, unit, text) for text in describe(of, row, found, f"{name} {layer} {unit}")]
-            truth.append((layer, unit, *_truth(found), "seen" if model.witness else "known"))
+            truth.append((layer, unit, *_truth(found), "seen" if model.witnesses else "known"))
     columns = ("layer", "unit", "factor", "share", "lift", "named", "source")
     write_csv(folder / "truth.csv", columns, truth)
     write_csv(folder / "annotations.csv", ("layer", "unit", "summary"), said)
@@ -181,5 +186,6 @@ def _looker(model: Model) -> Callable[[Tensor], Mapping[str, Tensor]]:
     if isinstance(probe, ShapesProbe):
         return lambda rows: of_scenes(probe.scenes[rows])
     assert isinstance(probe, LatentProbe)
-    reader, witness = learn(model.world, probe.seed, READER), shapes.load(model.witness)
-    return lambda rows: of_pictures(probe, rows, model.world, reader, witness)
+    reader, witnesses = learn(model.world, probe.seed, READER), [shapes.load(name) for name in model.witnesses]
+    log.info("Of rendered pictures, %s of the pixels are read right", f"{reader.accuracy:.1%}")
+    return lambda rows: of_pictures(probe, rows, model.world, reader, witnesses)

@@ -1,10 +1,11 @@
 """What generated pictures show, pixel by pixel, as far as a trained network can tell: seen, not known.
 
 A generator's pictures have no scenes. What the colour of an object or the ground at a pixel is, is read linearly from a
-classifier's layers at that place, as learned from rendered pictures; the class asked for counts where a classifier that
-had no part in making the pictures finds it too.
+classifier's layers at that place, as learned from rendered pictures. The shape or number asked for counts where
+classifiers that had no part in making the pictures are sure of it too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,11 +23,13 @@ from neuronx.targets import shapes
 from neuronx.targets.target import Target
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-LEARNED, TESTED = 600, 100
+LEARNED, TESTED = 300, 100
 """Rendered pictures that the reader learns from, and further ones that it is tested on."""
-STEP = 3
-"""Every so many pixels in either direction are learned from."""
 AT_ONCE = 50
+SURE = 0.8
+"""The belief in the shape or number asked for, from which on a classifier sees it."""
+COARSE = 32
+"""Side of the maps that are read, before they are brought to the pictures' size."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Reader:
         outputs = layers_of(self.target, pictures)
         # Weighing the channels and upsampling may change places, and the small maps cost less.
         parts = [_large(torch.einsum("oc,bchw->bohw", self.weights[layer], outputs[layer])) for layer in outputs]
-        return (torch.stack(parts).sum(0) + self.bias[:, None, None]).argmax(1)
+        read = torch.stack(parts).sum(0) + self.bias[:, None, None]
+        return F.interpolate(read, (SIDE, SIDE), mode="bilinear", align_corners=False).argmax(1)
 
 
 def layers_of(target: Target, pictures: Tensor) -> dict[str, Tensor]:
@@ -78,9 +82,9 @@ def learn(world: World, seed: int, network: str = "shapes_alexnet") -> Reader:
     gram, cross = torch.zeros(()), torch.zeros(())
     for rows in torch.arange(LEARNED).split(AT_ONCE):
         outputs = layers_of(target, probe.load(rows.tolist()))
-        columns = torch.cat([_large(maps)[..., ::STEP, ::STEP] for maps in outputs.values()], 1)
+        columns = torch.cat([_large(maps) for maps in outputs.values()], 1)
         columns = F.pad(columns.movedim(1, -1).flatten(0, 2), (0, 1), value=1.0)
-        truth = _labels(probe, rows)[:, ::STEP, ::STEP].flatten()
+        truth = _labels(probe, rows)[:, 1::2, 1::2].flatten()
         weight = truth.bincount(minlength=classes).clamp(min=1).rsqrt()[truth][:, None]
         gram = gram + columns.T @ (weight * columns)
         cross = cross + columns.T @ (weight * F.one_hot(truth, classes))
@@ -94,7 +98,9 @@ def learn(world: World, seed: int, network: str = "shapes_alexnet") -> Reader:
     return Reader(target, weights, solved[:, -1], round(right.double().mean().item(), 4))
 
 
-def of_pictures(probe: LatentProbe, rows: Tensor, world: World, reader: Reader, witness: Target) -> dict[str, Tensor]:
+def of_pictures(
+    probe: LatentProbe, rows: Tensor, world: World, reader: Reader, witnesses: Sequence[Target]
+) -> dict[str, Tensor]:
     """Kind -> (B, 64, 64) int8, what generated pictures seem to show at each pixel, -1 for what nobody can tell.
 
     Args:
@@ -102,7 +108,7 @@ def of_pictures(probe: LatentProbe, rows: Tensor, world: World, reader: Reader, 
         rows: (B,) of the probe.
         world: Whose classes the generator was asked for.
         reader: Of colours and grounds.
-        witness: A classifier of the world that had no part in training the generator.
+        witnesses: Classifiers of the world that had no part in training the generator; all must be sure.
     """
     pictures = probe.load(rows.tolist())
     read = reader(pictures)
@@ -113,10 +119,14 @@ def of_pictures(probe: LatentProbe, rows: Tensor, world: World, reader: Reader, 
     maps["background"] = everywhere(grounds.sum((1, 2)).argmax(1))
     maps["cell"] = cells(len(rows))
     assert probe.labels is not None
-    asked, second = probe.labels[rows], world.values[1]
-    with torch.inference_mode():
-        found = torch.cat([witness.module(witness.transform(some)).argmax(1) for some in pictures.split(AT_ONCE)])
-    agreed = torch.where(found % second == asked % second, asked % second, -1)
+    agreed = probe.labels[rows] % world.values[1]
+    sure = torch.ones(len(rows), dtype=torch.bool)
+    for witness in witnesses:
+        with torch.inference_mode():
+            outputs = torch.cat([witness.module(witness.transform(some)) for some in pictures.split(AT_ONCE)])
+        beliefs = outputs.softmax(1).view(-1, *world.values).sum(1)
+        sure &= beliefs.gather(1, agreed[:, None])[:, 0] >= SURE
+    agreed = agreed.where(sure, -1)
     if world.name == "places":
         maps["number"] = everywhere(agreed)
     else:
@@ -131,4 +141,6 @@ def _labels(probe: ShapesProbe, rows: Tensor) -> Tensor:
 
 
 def _large(maps: Tensor) -> Tensor:
-    return F.interpolate(maps, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    """Maps (B, C, h, w) at 32 x 32, which is as fine as the layers are; pictures become as coarse."""
+    shrinks = maps.shape[-1] > COARSE
+    return F.interpolate(maps, (COARSE, COARSE), mode="bilinear", align_corners=False, antialias=shrinks)
