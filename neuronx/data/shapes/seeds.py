@@ -14,6 +14,7 @@ ALEXNET, ALEXNET_TEST = 1003, 1503
 PLACES_RESNET, PLACES_RESNET_TEST = 1011, 1511
 PLACES_ALEXNET, PLACES_ALEXNET_TEST = 1013, 1513
 PLACES_GAN, PLACES_GAN_TEST = 4011, 4511
+SPURIOUS, SPURIOUS_TEST = 1005, 1505
 
 ALL = {
     "probe": PROBE,
@@ -36,5 +37,7 @@ ALL = {
     "places_alexnet, held out": PLACES_ALEXNET_TEST,
     "places_gan": PLACES_GAN,
     "places_gan, held out": PLACES_GAN_TEST,
+    "shapes_spurious": SPURIOUS,
+    "shapes_spurious, held out": SPURIOUS_TEST,
 }
 """Every part of the embedded world to the seed of its pictures."""
