@@ -99,8 +99,8 @@ class Milan:
         """
         if self.describer.domain not in ("", probe.domain):
             raise Unsuitable(
-                f"The captioner {self.describer.name} learned from {self.describer.domain} pictures and cannot describe "
-                f"units by {probe.domain} ones, as those of `{probe.name}`: set milan.weights=published or FILE."
+                f"The captioner {self.describer.name} knows {self.describer.domain} pictures and cannot describe units "
+                f"by those of `{probe.name}`, which are {probe.domain}: set milan.weights=published or FILE."
             )
         found = find_exemplars(target, probe, trainer, target.layers, k=self.k, quantile=self.quantile)
         size = self.describer.encoder.side or SIDE
