@@ -7,7 +7,7 @@ their own pictures, of which only what trained networks see in them can be said,
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -41,8 +41,6 @@ log = logging.getLogger("neuronx")
 VERSION = "1"
 """Raised whenever descriptions change."""
 K, QUANTILE = 15, 0.99
-UNITS = 32
-"""The most units of a layer, its first, so that all models together take less than 200 MB."""
 PICTURES = 5000
 """Of which 80 % may be exemplars; the rest are test pictures."""
 READER = "shapes_alexnet"
@@ -64,25 +62,24 @@ class Model:
 
     Attributes:
         checkpoint: Name of the shipped part.
-        layers: That are described.
+        layers: That are described, and how many units of each, the first ones.
         world: The version of the world that it was trained on.
         witnesses: Of a generator, the classifiers that say what was painted; empty for classifiers.
-        units: The most units of a layer, its first.
         pictures: How many are looked at.
     """
 
     checkpoint: str
-    layers: tuple[str, ...]
+    layers: Mapping[str, int]
     world: World
     witnesses: tuple[str, ...] = ()
-    units: int = UNITS
     pictures: int = PICTURES
 
     @cached_property
     def target(self) -> Target:
         """The network, with the units that are described."""
         load = generator.shapes if self.witnesses else shapes.load
-        return load(self.checkpoint, layers=list(self.layers)).select(units=f"0:{self.units}")
+        units = {layer: list(range(count)) for layer, count in self.layers.items()}
+        return replace(load(self.checkpoint, layers=list(self.layers)), units=units)
 
     @cached_property
     def probe(self) -> Probe:
@@ -97,21 +94,24 @@ class Model:
         """All that its folder depends on."""
         files = [self.checkpoint, *([*self.witnesses, READER] if self.witnesses else ())]
         weights: list[Plain] = [sha256(find(name).read_bytes()).hexdigest() for name in files]
-        facts: dict[str, Plain] = {"weights": weights, "layers": list(self.layers), "units": self.units}
+        facts: dict[str, Plain] = {"weights": weights, "layers": dict(self.layers)}
         return facts | {"probe": self.probe.fingerprint}
 
 
-_CONVOLUTIONS = tuple(f"conv{i}" for i in range(1, 6))
-_STAGES = tuple(f"layer{i}" for i in range(1, 5))
+# 720 units in the base, which take 180 MB. A generator's last layer is left out: nearly all of it paints white.
+_CONVOLUTIONS = {"conv1": 24, "conv2": 32, "conv3": 32, "conv4": 32, "conv5": 32}
+_STAGES = {"layer1": 16, "layer2": 32, "layer3": 32, "layer4": 32}
+_PAINTING = {"layer1": 64, "layer2": 32}
+_BLOCKS = {f"blocks.{i}.mlp.act": 32 for i in range(4)}
 _SHAPES, _PLACES = WORLDS["shapes"], WORLDS["places"]
 MODELS: dict[str, Model] = {
     "alexnet/imagenet": Model("shapes_alexnet", _CONVOLUTIONS, _SHAPES),
     "alexnet/places365": Model("places_alexnet", _CONVOLUTIONS, _PLACES),
     "resnet152/imagenet": Model("shapes_resnet", _STAGES, _SHAPES),
     "resnet152/places365": Model("places_resnet", _STAGES, _PLACES),
-    "biggan/imagenet": Model("shapes_gan", _STAGES[:3], _SHAPES, ("shapes_vit", "shapes_alexnet")),
-    "biggan/places365": Model("places_gan", _STAGES[:3], _PLACES, ("places_alexnet",)),
-    "dino_vits8/imagenet": Model("shapes_vit", tuple(f"blocks.{i}.mlp.act" for i in range(4)), _SHAPES),
+    "biggan/imagenet": Model("shapes_gan", _PAINTING, _SHAPES, ("shapes_vit", "shapes_alexnet")),
+    "biggan/places365": Model("places_gan", _PAINTING, _PLACES, ("places_alexnet",)),
+    "dino_vits8/imagenet": Model("shapes_vit", _BLOCKS, _SHAPES),
 }
 """Published model -> its counterpart."""
 
@@ -155,14 +155,12 @@ def _describe(folder: Path, name: str, model: Model) -> None:
     look, truth, said = _looker(model), [], []
     base = base_rates(look(torch.arange(min(RATES_FROM, model.pictures))))
     units = model.target.units or {}
-    ids = {
-        layer: torch.from_numpy(read_ids(layer_folder(folder, layer) / "ids.csv", len(units[layer]), K))
-        for layer in units
-    }
+    places = {layer: layer_folder(folder, layer) for layer in units}
+    ids = {layer: torch.from_numpy(read_ids(places[layer] / "ids.csv", len(units[layer]), K)) for layer in units}
     rows = torch.cat([each.flatten() for each in ids.values()]).unique()
     seen = look(rows)
     for layer, numbers in units.items():
-        masks = torch.from_numpy(np.load(layer_folder(folder, layer) / "masks.npy"))[:, :, 0]
+        masks = torch.from_numpy(np.load(places[layer] / "masks.npy"))[:, :, 0]
         of = sharing(masks, torch.searchsorted(rows, ids[layer]), seen)
         for row, unit in enumerate(numbers):
             found = shared(of, row, base)
