@@ -97,5 +97,11 @@ def test_every_factor_is_recognised_in_its_own_words_only_where_they_stand():
     assert set(factor.kind for factor in FACTORS.values()) == set(KINDS)
     for name, text in {"ring": "red hoops", "cross": "Crosses", "dotted": "spotted things", "two": "a pair"}.items():
         assert named(name, text)
-    for name, text in {"ring": "a string", "sky": "risky", "warm": "lukewarm", "star": "start", "red": "hundred"}.items():
+    for name, text in {
+        "ring": "a string",
+        "sky": "risky",
+        "warm": "lukewarm",
+        "star": "start",
+        "red": "hundred",
+    }.items():
         assert not named(name, text)
