@@ -46,6 +46,7 @@ class Outcome:
         method: `pmi`, `likelihood`, another method, or a baseline.
         trial: Seed of the training; baselines are the same in all trials.
         scores: Against what people said of the tested units.
+        captions: Those of the tested units.
         example: Of a constant caption the caption, else "".
     """
 
@@ -53,7 +54,13 @@ class Outcome:
     method: str
     trial: int
     scores: CaptionScores
+    captions: tuple[str, ...] = ()
     example: str = ""
+
+    @property
+    def label(self) -> str:
+        """How it is called in tables: the method, or the constant."""
+        return f'always "{self.example}"' if self.method == CONSTANT else self.method
 
 
 def generalisation(
@@ -82,7 +89,7 @@ def generalisation(
     for split in splits:
         said = [units.annotations[i] for i in split.testing]
         tried = [
-            Outcome(split, method, trial, score_captions(captions, said, bert))
+            Outcome(split, method, trial, score_captions(captions, said, bert), tuple(captions))
             for trial in range(trials)
             for method, captions in fit(split.training, trial)(split.testing).items()
         ]
@@ -107,7 +114,9 @@ def baselines(
         rows.append((NEAREST, [known[i][0] for i in nearest], ""))
     for text in constant_captions((one for given in known for one in given), known).values():
         rows.append((CONSTANT, [text] * len(said), text))
-    return [Outcome(split, name, 0, score_captions(texts, said, bert), text) for name, texts, text in rows]
+    return [
+        Outcome(split, name, 0, score_captions(texts, said, bert), tuple(texts), text) for name, texts, text in rows
+    ]
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> str:
@@ -118,7 +127,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> str:
         right = [Column(name, justify="right") for name in (*(SCORES[i] for i in shown), "units", "trained on")]
         table = plain_table("trained → tested", "captions", *right)
         last = ""
-        for (name, label), several in groupby(group, key=lambda one: (one.split.name, _label(one))):
+        for (name, label), several in groupby(group, key=lambda one: (one.split.name, one.label)):
             trials = list(several)
             values = [mean_and_sem([numbers(one.scores)[i] for one in trials]) for i in shown]
             cells = [f"{100 * mean:.1f}" + ("" if sem != sem else f" ± {100 * sem:.1f}") for mean, sem in values]
@@ -144,14 +153,10 @@ def write_outcomes(path: str | Path, outcomes: Sequence[Outcome]) -> Path:
         columns,
         [
             [
-                *(one.split.experiment, one.split.name, _label(one), one.trial),
+                *(one.split.experiment, one.split.name, one.label, one.trial),
                 *(one.scores.n, len(one.split.training)),
                 *numbers(one.scores),
             ]
             for one in outcomes
         ],
     )
-
-
-def _label(one: Outcome) -> str:
-    return f'always "{one.example}"' if one.method == CONSTANT else one.method

@@ -88,4 +88,6 @@ def compare_labels(
     """
     said = [units.annotations[i] for i in split.testing]
     rows = {**captions, **{name: captions_of(found, units, split.testing) for name, found in explained.items()}}
-    return [Outcome(split, name, trial, score_captions(texts, said, bert)) for name, texts in rows.items()]
+    return [
+        Outcome(split, name, trial, score_captions(texts, said, bert), tuple(texts)) for name, texts in rows.items()
+    ]

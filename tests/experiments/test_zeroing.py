@@ -15,40 +15,6 @@ from neuronx.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Unit
 
-
-class Net(nn.Module):
-    """Unit c of `see` is channel c everywhere; `weigh` passes it on; the class is the strongest channel."""
-
-    def __init__(self):
-        super().__init__()
-        self.see, self.weigh = nn.Conv2d(3, 3, 1, bias=False), nn.Linear(3, 3, bias=False)
-        with torch.no_grad():
-            self.see.weight.copy_(torch.eye(3)[:, :, None, None])
-            self.weigh.weight.copy_(torch.eye(3))
-
-    def forward(self, x):
-        return self.weigh(self.see(x).mean((2, 3)))
-
-
-@pytest.fixture(scope="module")
-def target():
-    return Target("net", Net(), Preprocess(), {"see": "avg", "weigh": "none"}, input_size=4)
-
-
-@pytest.fixture(scope="module")
-def probe():
-    """Pictures of one channel each, brighter than the others by its class."""
-    labels = torch.arange(60) % 3
-    pictures = torch.full((60, 3, 4, 4), 40, dtype=torch.uint8)
-    pictures[torch.arange(60), labels] = 200
-    return probe_of(pictures, labels=labels, class_names=("red", "green", "blue"))
-
-
-@pytest.fixture(scope="module")
-def quick(trainer):
-    return trainer(logger=False)
-
-
 UNITS = [Unit("see", 0), Unit("see", 1), Unit("weigh", 2)]
 
 
@@ -110,8 +76,8 @@ def marked(labels, chips):
     return probe_of(pictures, labels=labels, class_names=("red", "green"))
 
 
-def test_zeroing_the_units_that_name_the_mark_undoes_it(trainer, tmp_path):
-    net = Net()
+def test_zeroing_the_units_that_name_the_mark_undoes_it(target, trainer, tmp_path):
+    net = type(target.module)()
     net.weigh = nn.Linear(3, 2, bias=False)
     with torch.no_grad():
         net.weigh.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 1]]))
