@@ -42,9 +42,7 @@ def cells(pictures: int) -> Tensor:
 
 
 def _edges(scenes: Scenes, ids: Tensor) -> Tensor:
-    around = {"kernel_size": 2 * BAND + 1, "stride": 1, "padding": BAND}
-    highest = F.max_pool2d(ids.float()[:, None], **around)[:, 0]
-    lowest = -F.max_pool2d(-ids.float()[:, None], **around)[:, 0]
+    highest, lowest = _highest_around(ids), -_highest_around(-ids)
     slot = highest.long() - 1
     line = torch.arange(SIDE) + 0.5
 
@@ -55,3 +53,7 @@ def _edges(scenes: Scenes, ids: Tensor) -> Tensor:
     vertical = down.abs() >= across.abs()
     side = torch.where(vertical, (down > 0).long(), 2 + (across > 0).long())
     return torch.where((highest > lowest) & (slot >= 0), side, -1).to(torch.int8)
+
+
+def _highest_around(ids: Tensor) -> Tensor:
+    return F.max_pool2d(ids.float()[:, None], 2 * BAND + 1, 1, BAND)[:, 0]
