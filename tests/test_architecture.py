@@ -28,7 +28,7 @@ LEAVES = {
 LEAVES |= {"__init__", "__version__"}
 ROOMS = {"metrics", "targets", "data", "recording", "concepts", "methods", "simulation", "training", "report"}
 MAY_IMPORT = {
-    "experiments": ROOMS | {"milannotations"},
+    "experiments": ROOMS | {"milannotations", "pipeline"},
     "metrics": set(),
     "targets": set(),
     "data": set(),

@@ -3,7 +3,9 @@ from dataclasses import dataclass
 import pytest
 
 from neuronx.errors import UserError
-from neuronx.experiments.tasks import Auditing, Baselines, Editing, Generalisation, Given, Importance
+from neuronx.experiments.given import Given
+from neuronx.experiments.learned import Baselines, Generalisation
+from neuronx.experiments.tasks import Auditing, Editing, Importance
 from neuronx.training.milan import Lesson
 from neuronx.types import Explanation, Unit
 
