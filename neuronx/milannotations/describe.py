@@ -4,6 +4,7 @@ One names the leading factor only, one everything that is shared, one the leadin
 own. Nothing is said that `sharing.shared` did not find, and what is true of many regions but not of most is said so.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from neuronx.milannotations.factors import OF_OBJECTS, words
 from neuronx.milannotations.sharing import Shared, Sharing
 
 _THINGS = ("things", "objects", "shapes")
+_AREAS = ("areas", "patches", "parts of the background")
 _ADJECTIVES = {
     "striped": ("striped",),
     "dotted": ("dotted", "spotted"),
@@ -58,8 +60,8 @@ _NOTHING = {
     "ground": ("various backgrounds", "empty areas", "background without objects", "different backgrounds"),
     "any": ("nothing in particular", "no clear pattern", "many different things", "parts of various pictures"),
 }
-MOST, MANY = 0.75, 0.55
-"""From this share on a factor is stated plainly, and from this on as what most regions show."""
+MOST, MANY, LEAST = 0.75, 0.55, 0.35
+"""What is true of as much of the exemplars is stated plainly, of most of them, of many of them, or not at all."""
 GROUND_ONLY = 0.25
 """Where objects have less than this share of what is masked, the ground is what is described."""
 TOGETHER = 0.7
@@ -84,21 +86,47 @@ def describe(of: Sharing, unit: int, found: Sequence[Shared], key: str) -> tuple
     """
     draw = random.Random(key)
     if not found:
-        said = draw.sample(_NOTHING[_of_what(of, unit)], 3)
-    else:
-        lead = found[0]
-        one_more = found[:2]
-        everything = [lead, *(one for one in found[1:] if one.share >= MANY)][:LONGEST]
-        said = [_sentence(of, unit, some, draw.choice) for some in ([lead], one_more, everything)]
-        # People rarely use the very same words.
-        for again in (1, 2):
-            for _ in range(8):
-                if said[again] not in said[:again]:
-                    break
-                said[again] = _sentence(of, unit, (one_more, everything)[again - 1], draw.choice)
-        draw.shuffle(said)
+        first, second, third = draw.sample(_NOTHING[_of_what(of, unit)], 3)
+        return first, second, third
+    some = [_chosen(of, unit, found, limit) for limit in (1, 2, LONGEST)]
+    said = [_sentence(of, unit, each, draw.choice) for each in some]
+    # People rarely use the very same words.
+    for again in (1, 2):
+        for _ in range(8):
+            if said[again] in said[:again]:
+                said[again] = _sentence(of, unit, some[again], draw.choice)
+    draw.shuffle(said)
     first, second, third = said
     return first, second, third
+
+
+def _chosen(of: Sharing, unit: int, found: Sequence[Shared], limit: int) -> list[Shared]:
+    """The leading factors that are true together of enough of the exemplars."""
+    chosen = [found[0]]
+    for one in found[1:]:
+        if len(chosen) < limit and _joint(of, unit, [*chosen, one]) >= LEAST:
+            chosen.append(one)
+    return chosen
+
+
+def _joint(of: Sharing, unit: int, found: Sequence[Shared]) -> float:
+    """Of how much of the exemplars factors are true together, those apart that are not said to be; in [0, 1]."""
+    objects = _meeting(of, unit, found)
+    shares = [one.typical for one in found if one.factor.kind not in OF_OBJECTS]
+    if objects:
+        shares.append(of.together(unit, [one.factor for one in objects]) * objects[0].breadth)
+    return math.prod(shares)
+
+
+def _meeting(of: Sharing, unit: int, found: Sequence[Shared]) -> list[Shared]:
+    """The factors of objects that meet the first of them: "red" and "circle", if it is red circles."""
+    objects = [one for one in found if one.factor.kind in OF_OBJECTS]
+    meeting = objects[:1]
+    for one in objects[1:]:
+        together = of.together(unit, [each.factor for each in (*meeting, one)])
+        if together >= TOGETHER * min(each.share for each in (*meeting, one)):
+            meeting.append(one)
+    return meeting
 
 
 def _of_what(of: Sharing, unit: int) -> str:
@@ -110,44 +138,32 @@ def _of_what(of: Sharing, unit: int) -> str:
 
 
 def _sentence(of: Sharing, unit: int, found: Sequence[Shared], choose: Choose) -> str:
-    mine = {one.factor.kind: one for one in found}
-    objects = [one for one in found if one.factor.kind in OF_OBJECTS]
+    mine = {one.factor.kind: one.factor.name for one in found}
     ground, number, cell, edge = (mine.get(kind) for kind in ("background", "number", "cell", "edge"))
-    if objects:
-        said = _objects(of, unit, objects, choose)
-    elif ground and not edge and of.cover(unit, "colour") < GROUND_ONLY:
-        said, ground = _often(ground) + choose(_MATTER[ground.factor.name]), None
-    elif number and not edge:
-        said, number = _often(number) + choose(_NUMBER[number.factor.name]), None
-    else:
-        said = choose(_THINGS)
-    if edge:
-        said = f"{_often(edge)}{choose(words(edge.factor.name))}s of {said}"
-    if ground:
-        said += f" {_often(ground)}{choose(_GROUND[ground.factor.name])}"
-    if cell:
-        said += f" {_often(cell)}{choose(_CELL[cell.factor.name])}"
-    if number:
-        said += f", {_often(number)}{choose(_NUMBER[number.factor.name])} in a picture"
-    return said
-
-
-def _objects(of: Sharing, unit: int, objects: Sequence[Shared], choose: Choose) -> str:
-    """Objects by what their factors are: one phrase if the factors meet, else one after the other."""
-    rarest = min(one.share for one in objects)
-    meet = of.together(unit, [one.factor for one in objects])
-    if len(objects) == 1:
+    objects = _meeting(of, unit, found)
+    apart = [one for one in found if one.factor.kind in OF_OBJECTS and one not in objects]
+    on_ground = of.cover(unit, "colour") < GROUND_ONLY
+    if len(objects) == 1 and len(found) == 1:
         return choose(_ways(of, unit, objects[0], choose))
-    if meet >= TOGETHER * rarest:
-        return _often_by(min(meet / TOGETHER, rarest)) + _phrase(objects, choose)
-    lead, *rest = objects
-    others = [f"{_often_by(min(one.share, MANY))}{_alone(one, choose)}" for one in rest]
-    return f"{_often(lead)}{_phrase([lead], choose)}, {' and '.join(others)}"
+    if objects:
+        said = _phrase(objects, choose)
+    elif ground and not edge and on_ground:
+        said, ground = choose(_MATTER[ground]), None
+    elif number and not edge:
+        said, number = choose(_NUMBER[number]), None
+    else:
+        said = choose(_AREAS if on_ground and not edge else _THINGS)
+    said = f"{choose(words(edge))}s of {said}" if edge else said
+    said += f" {choose(_GROUND[ground])}" if ground else ""
+    said += f" {choose(_CELL[cell])}" if cell else ""
+    said += f", {choose(_NUMBER[number])} in a picture" if number else ""
+    said += "".join(f", often {_alone(one, choose)}" for one in apart)
+    return _often_by(_joint(of, unit, found)) + said
 
 
 def _ways(of: Sharing, unit: int, one: Shared, choose: Choose) -> list[str]:
     """Ways to say that regions are parts of objects of one factor, and of none other that is shared."""
-    often, phrase, kind = _often(one), _phrase([one], choose), one.factor.kind
+    often, phrase, kind = _often_by(one.typical), _phrase([one], choose), one.factor.kind
     ways = [often + phrase] * 2 + [f"parts of {often}{phrase}"]
     if kind == "colour" and len(one.factor.members) == 1:
         ways += [f"{often}{_adjective(one, choose)} areas", f"{often}the colour {_adjective(one, choose)}"]
@@ -187,10 +203,6 @@ def _adjective(one: Shared, choose: Choose) -> str:
 
 def _plural(noun: str) -> str:
     return noun + ("es" if noun.endswith("s") else "s")
-
-
-def _often(one: Shared) -> str:
-    return _often_by(one.share)
 
 
 def _often_by(share: float) -> str:

@@ -38,7 +38,7 @@ from neuronx.types import Plain, TrainerFactory
 
 log = logging.getLogger("neuronx")
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever descriptions change."""
 K, QUANTILE = 15, 0.99
 PICTURES = 5000
@@ -51,8 +51,9 @@ ABOUT = """Exemplars of small networks trained on the embedded world, in the lay
 
 annotations.csv holds three descriptions of each unit. They were written by rules from what the regions share that the
 masks show, not by people. truth.csv says what the rules found: the leading factor (empty for none), its share of the
-masked pixels, its lift over the base rate, all named factors, and how the regions are known: `known` from the scenes
-that were rendered, `seen` by trained networks in generated pictures, whose scenes nobody knows.
+masked pixels that have any value of its kind, its lift over the base rate, the share of exemplars that have such
+pixels, all factors that are shared, and how the regions are known: `known` from the scenes that were rendered, `seen`
+by trained networks in generated pictures, whose scenes nobody knows.
 """
 
 
@@ -166,16 +167,16 @@ def _describe(folder: Path, name: str, model: Model) -> None:
             found = shared(of, row, base)
             said += [(layer, unit, text) for text in describe(of, row, found, f"{name} {layer} {unit}")]
             truth.append((layer, unit, *_truth(found), "seen" if model.witnesses else "known"))
-    columns = ("layer", "unit", "factor", "share", "lift", "named", "source")
+    columns = ("layer", "unit", "factor", "share", "lift", "breadth", "named", "source")
     write_csv(folder / "truth.csv", columns, truth)
     write_csv(folder / "annotations.csv", ("layer", "unit", "summary"), said)
 
 
 def _truth(found: list[Shared]) -> tuple[Cell, ...]:
     if not found:
-        return "", None, None, ""
-    lead = found[0]
-    return lead.factor.name, round(lead.share, 4), round(lead.lift, 3), ";".join(one.factor.name for one in found)
+        return "", None, None, None, ""
+    lead, names = found[0], ";".join(one.factor.name for one in found)
+    return lead.factor.name, *(round(value, 4) for value in (lead.share, lead.lift, lead.breadth)), names
 
 
 def _looker(model: Model) -> Callable[[Tensor], Mapping[str, Tensor]]:

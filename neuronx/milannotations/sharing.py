@@ -17,7 +17,7 @@ from neuronx.milannotations.factors import FACTORS, KINDS, OF_OBJECTS, Factor
 LIFT = 1.8
 """The least lift of a factor that is named."""
 SHARE = 0.4
-"""The least share of a factor that is named."""
+"""Of how much of the exemplars a factor must be true that is named."""
 SURPRISE = 3.5
 """By how many standard errors the share of as many random pictures as exemplars must be exceeded."""
 COVER = {"edge": 0.6}
@@ -34,12 +34,14 @@ class Sharing:
     Attributes:
         shares: Kind -> (U, values + 1) float64, of the masked pixels how many have each value, the last for none.
         weights: Kind -> (U,) float64, how many exemplars the kind's shares rest on.
+        breadth: Kind -> (U,) float64, in what share of the exemplars `COVERED` of the masked pixels have any value.
         objects: (U, colours + 1, shapes + 1, textures + 1, sizes + 1) float64, the same for the four together.
         exemplars: (U,) int64, how many exemplars have anything under their masks.
     """
 
     shares: dict[str, Tensor]
     weights: dict[str, Tensor]
+    breadth: dict[str, Tensor]
     objects: Tensor
     exemplars: Tensor
 
@@ -70,16 +72,23 @@ class Shared:
         factor: Which.
         share: Of the masked pixels that have any value of its kind, in [0, 1].
         lift: Share over base rate.
+        breadth: In how many of the exemplars there are such pixels, in [0, 1].
     """
 
     factor: Factor
     share: float
     lift: float
+    breadth: float
+
+    @property
+    def typical(self) -> float:
+        """How much of the exemplars it is true of, in [0, 1]."""
+        return self.share * self.breadth
 
     @property
     def gain(self) -> float:
         """How much the factor tells of the regions: its term in the divergence from the base rates, in nats."""
-        return self.share * math.log(self.lift)
+        return self.typical * math.log(self.lift)
 
 
 def sharing(masks: Tensor, images: Tensor, seen: Mapping[str, Tensor]) -> Sharing:
@@ -94,9 +103,10 @@ def sharing(masks: Tensor, images: Tensor, seen: Mapping[str, Tensor]) -> Sharin
     pictures = images.flatten()[pair]
     pixels = torch.bincount(pair, minlength=images.numel()).double()
     there = (pixels > 0).view_as(images)
+    count = there.sum(1).clamp(min=1)
     # Each exemplar's pixels together weigh one, and the exemplars of a unit too.
-    weight = 1 / (pixels.clamp(min=1) * there.sum(1).clamp(min=1).repeat_interleave(images.shape[1]))
-    shares, weights, code = {}, {}, torch.zeros_like(pair)
+    weight = 1 / (pixels.clamp(min=1) * count.repeat_interleave(images.shape[1]))
+    shares, weights, breadth, code = {}, {}, {}, torch.zeros_like(pair)
     for kind, values in KINDS.items():
         value = seen[kind][pictures, y, x].long()
         value = torch.where(value < 0, values, value)
@@ -104,13 +114,14 @@ def sharing(masks: Tensor, images: Tensor, seen: Mapping[str, Tensor]) -> Sharin
         each = each.view(*images.shape, values + 1)
         shares[kind] = each.sum(1)
         covers = each[..., :-1].sum(2)
+        breadth[kind] = (covers * count[:, None] >= COVERED).sum(1) / count
         weights[kind] = covers.sum(1) ** 2 / (covers**2).sum(1).clamp(min=1e-12)
         if kind in OF_OBJECTS:
             code = code * (values + 1) + value
     sides = [KINDS[kind] + 1 for kind in OF_OBJECTS]
     unit = pair // images.shape[1]
     objects = torch.bincount(unit * math.prod(sides) + code, weight[pair], minlength=len(images) * math.prod(sides))
-    return Sharing(shares, weights, objects.view(len(images), *sides), there.sum(1))
+    return Sharing(shares, weights, breadth, objects.view(len(images), *sides), there.sum(1))
 
 
 def base_rates(seen: Mapping[str, Tensor]) -> Sharing:
@@ -133,11 +144,12 @@ def shared(of: Sharing, unit: int, base: Sharing) -> list[Shared]:
     best: dict[str, Shared] = {}
     for factor in FACTORS.values():
         rate, share = base.share(0, factor), of.share(unit, factor)
-        if not 0 < rate < 1 or share < max(SHARE, LIFT * rate):
+        breadth = float(of.breadth[factor.kind][unit])
+        if not 0 < rate < 1 or share < LIFT * rate or share * breadth < SHARE:
             continue
         error = math.sqrt(rate * (1 - rate) / float(of.weights[factor.kind][unit]))
         covered = of.cover(unit, factor.kind) >= COVER.get(factor.kind, COVERED)
-        found = Shared(factor, share, share / rate)
+        found = Shared(factor, share, share / rate, breadth)
         if covered and share - rate >= SURPRISE * error and found.gain > _gain(best.get(factor.kind)):
             best[factor.kind] = found
     return sorted(best.values(), key=lambda one: (-one.gain, one.factor.name))
