@@ -5,7 +5,7 @@ import pytest
 from neuronx.errors import UserError
 from neuronx.experiments.given import Given
 from neuronx.experiments.learned import Baselines, Generalisation
-from neuronx.experiments.tasks import Auditing, Editing, Importance
+from neuronx.experiments.tasks import Agreement, Auditing, Editing, Importance
 from neuronx.training.milan import Lesson
 from neuronx.types import Explanation, Unit
 
@@ -70,6 +70,15 @@ def test_units_are_zeroed_searched_and_edited_by_what_the_first_method_says(give
     assert "mark | grass" in text and "see:2  a blue mark" in text
     assert "1 of 3 units name the mark" in Editing(query=["mark"], misleading=probe, trials=2).run(given)
     assert {path.name for path in given.folder.glob("*.csv")} == {"importance_net.csv", "audit.csv", "editing.csv"}
+
+
+def test_agreement_is_that_of_each_model_and_of_all(units, given):
+    text = Agreement(source=Source(units)).run(given)
+    assert "alexnet/imagenet, 6 units" in text and "all, 36 units" in text and 'always "depictions"' in text
+    assert (given.folder / "agreement_biggan_places365.csv").is_file()
+    file = units.folders[0].folder.parent / "annotations.csv"
+    assert "annotations, 6 units" in Agreement(file=file).run(given)
+    assert (given.folder / "agreement.csv").read_text().splitlines()[1].startswith("people,18,1.0,1.0,1.0,1.0,")
 
 
 def test_what_is_missing_is_asked_for(given, probe, trainer, tmp_path):
