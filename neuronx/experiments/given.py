@@ -1,6 +1,6 @@
 """What an experiment is given to work with, and what it is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +8,7 @@ from typing import Protocol
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.targets.target import Target
+from neuronx.trainer import is_first
 from neuronx.types import Method, TrainerFactory, Unit
 
 
@@ -45,6 +46,11 @@ class Given:
             )
         found = next(iter(self.methods.values())).explain(target, self.images(target), self.trainer)
         return {Unit(one.unit.layer, one.unit.index): one.terms[0][0] if one.terms else "" for one in found}
+
+    def write(self, writer: Callable[..., object], name: str, what: object) -> None:
+        """Writes a file into the folder of the run, in the first process only."""
+        if is_first():
+            writer(self.folder / name, what)
 
     def one_target(self) -> Target:
         """The only network; UserError where there are more."""

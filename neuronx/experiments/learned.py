@@ -106,7 +106,7 @@ class Generalisation(Learning):
             features=lambda rows: features[torch.tensor(rows)],
             bert=self.bert,
         )
-        write_outcomes(given.folder / "generalisation.csv", outcomes)
+        given.write(write_outcomes, "generalisation.csv", outcomes)
         return outcome_table(outcomes) + naming_table(naming_of(outcomes, leading_factors(units)))
 
 
@@ -150,5 +150,5 @@ class Baselines(Learning):
         order = list(dict.fromkeys(one.method for one in outcomes))
         outcomes.sort(key=lambda one: order.index(one.method))
         outcomes += baselines(units, tested, lambda rows: features[torch.tensor(rows)], self.bert)
-        write_outcomes(given.folder / "baselines.csv", outcomes)
+        given.write(write_outcomes, "baselines.csv", outcomes)
         return outcome_table(outcomes) + naming_table(naming_of(outcomes, leading_factors(units)))

@@ -56,7 +56,7 @@ class Agreement:
         for name, descriptions in said.items():
             rows = agreement(descriptions, bert=self.bert, seed=self.seed)
             stem = "agreement" if len(said) == 1 or name == "all" else f"agreement_{name.replace('/', '_')}"
-            write_caption_scores(given.folder / f"{stem}.csv", rows)
+            given.write(write_caption_scores, f"{stem}.csv", rows)
             text += caption_table(
                 rows, f"Agreement of people (x 100): {name}, {len(descriptions)} units", "descriptions"
             )
@@ -99,7 +99,7 @@ class Importance:
                 embed=None if self.clip is None else self.clip.embed_texts,
                 seed=self.seed,
             )
-            write_feature_importance(given.folder / f"importance_{name}.csv", found)
+            given.write(write_feature_importance, f"importance_{name}.csv", found)
             text += feature_importance_table(found)
         return text
 
@@ -119,7 +119,7 @@ class Auditing:
     def run(self, given: Given) -> str:
         """Searches the captions of all networks; writes `audit.csv`."""
         found = audit({name: given.captions(target) for name, target in given.targets.items()}, list(self.query))
-        write_audit(given.folder / "audit.csv", found)
+        given.write(write_audit, "audit.csv", found)
         return audit_table(found, list(self.query), self.examples)
 
 
@@ -155,5 +155,5 @@ class Editing:
             steps=self.steps,
             seed=self.seed,
         )
-        write_edited(given.folder / "editing.csv", found)
+        given.write(write_edited, "editing.csv", found)
         return edit_table(found)
