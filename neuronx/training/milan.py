@@ -32,7 +32,7 @@ BEAM = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """How a captioner is trained. The defaults are the published values.
+    """How a captioner is trained. The defaults are the published values, but for `stop`.
 
     Attributes:
         embedding_size: Of words, in both models.
@@ -45,7 +45,8 @@ class Lesson:
         lr: Learning rate of AdamW.
         epochs: At most.
         patience: Training ends after more than so many epochs in a row without a better one.
-        stop: What says so for the decoder: `bleu` of greedy captions of the held-out units, or the held-out `loss`.
+        stop: What says so for the decoder: the held-out `loss`; or, as published, `bleu` of greedy captions of the
+            held-out units, which is 0 or noise where they are few.
         regularization: Weight of the regulariser of the attention.
         hold_out: Share of the units that say when to stop.
         seed: Of initial weights, order, dropout and held-out units.
@@ -61,7 +62,7 @@ class Lesson:
     lr: float = 1e-3
     epochs: int = 100
     patience: int = 4
-    stop: str = "bleu"
+    stop: str = "loss"
     regularization: float = 1.0
     hold_out: float = 0.1
     seed: int = 0
@@ -198,6 +199,7 @@ class MilanTask(Lesson):
             f"`{self.annotations}`, {len(units)} units of {', '.join(units.models)}.",
             "command": f"python train.py milan={self.name.removeprefix('milan_')} ship=true",
             "domain": self.source.domain,
+            "data": {"annotations": self.annotations, "units": len(units), "test": self.test, "seed": self.seed},
             **card,
             "training": {f"{model}, {fact}": value for model, found in facts.items() for fact, value in found.items()},
             "figures": figures,

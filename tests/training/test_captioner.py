@@ -42,7 +42,7 @@ def test_a_captioner_learns_what_units_have(tmp_path, trainer):
             all(word in caption.lower() for word in one[0].split()) for caption, one in zip(captions, said, strict=True)
         ]
         assert sum(named) >= 27
-    assert facts["decoder"]["held-out bleu"] > 0.5 and facts["decoder"]["best epoch"] < facts["decoder"]["epochs"]
+    assert facts["decoder"]["held-out loss"] < 1.5 and facts["decoder"]["best epoch"] < facts["decoder"]["epochs"]
     assert not captioner.training and set(facts) == {"language model", "decoder"}
     assert {path.name for path in tmp_path.glob("*.ckpt")} == {"decoder.ckpt", "language_model.ckpt"}
 
@@ -82,7 +82,7 @@ def test_a_run_that_had_ended_stays_as_it_was(tmp_path, trainer):
 
 
 def test_mixed_precision_learns_too(tmp_path, trainer):
-    captioner, facts = fit(tmp_path, partial(trainer, precision="bf16-mixed"))
+    captioner, facts = fit(tmp_path, partial(trainer, precision="bf16-mixed"), stop="bleu")
     assert facts["decoder"]["held-out bleu"] > 0.3
     assert captioner.decoder.key.weight.dtype == torch.float32
 
