@@ -64,7 +64,7 @@ def test_trained_on_real_descriptions_it_has_half_of_a_unigrams_perplexity(share
     optimizer = torch.optim.AdamW(lm.parameters(), lr=2e-3)
     training = sorted(training, key=len)
     batches = [vocabulary.index(training[i : i + 64]) for i in range(0, len(training), 64)]
-    epochs = 3
+    epochs = 5
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.05, epochs * len(batches))
     for _ in range(epochs):
         for i in torch.randperm(len(batches)).tolist():
