@@ -48,7 +48,7 @@ def task(root, **options):
         "name": "milan_small",
         "annotations": "net/colours",
         "source": Published(root, domain="shapes"),
-        "epochs": 25,
+        "epochs": 3,
     }
     return MilanTask(**{**SMALL, **given, **options})
 
