@@ -40,8 +40,8 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "milannotations":
-        return import_module("neuronx.milannotations")
+    if name in ("milan", "milannotations"):
+        return import_module(f"neuronx.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module `neuronx` has no attribute `{name}`")
     return getattr(import_module(f"neuronx.{_PUBLIC[name]}"), name)

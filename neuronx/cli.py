@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from neuronx.report.evaluation import Evaluation
     from neuronx.targets.target import Target
 
-TASKS = ("le", "classifier", "contrastive", "generator")
+TASKS = ("le", "milan", "classifier", "contrastive", "generator")
 LISTS = ("target", "explain", "sim", "logger")
-SINGLES = ("data", "concepts", "clip", "judge", "trainer", "recipe", *TASKS)
+SINGLES = ("data", "concepts", "clip", "judge", "annotations", "trainer", "recipe", *TASKS)
 
 
 def evaluate(cfg: DictConfig) -> "Evaluation | str":
@@ -74,6 +74,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
 def train(cfg: DictConfig) -> Path:
     """Trains the one task that was chosen and returns the folder of its result."""
     from neuronx import pipeline
+    from neuronx.callbacks.caption_samples import CaptionSamples
     from neuronx.callbacks.exemplar_grid import ExemplarGrid
     from neuronx.callbacks.explanation_table import ExplanationTable
     from neuronx.callbacks.run_record import RunRecord
@@ -82,8 +83,9 @@ def train(cfg: DictConfig) -> Path:
     seed(cfg.seed)
     folder = run_folder(cfg)
     chosen = build(cfg.get("logger") or {}).values()
-    grid = ExemplarGrid(folder, images=any(getattr(one, "images", False) for one in chosen))
-    callbacks = [RunRecord(folder, config_text(cfg), seed=cfg.seed), ExplanationTable(), grid]
+    images = any(getattr(one, "images", False) for one in chosen)
+    shown = [ExplanationTable(), CaptionSamples(images), ExemplarGrid(folder, images)]
+    callbacks = [RunRecord(folder, config_text(cfg), seed=cfg.seed), *shown]
     loggers = [one.lightning(folder) for one in chosen]
     trainer = partial(build(cfg.trainer), callbacks=callbacks, logger=loggers or False)
     if task == "le":

@@ -26,15 +26,17 @@ LEAVES = {
     "checkpoints",
 }
 LEAVES |= {"__init__", "__version__"}
+ROOMS = {"metrics", "targets", "data", "recording", "concepts", "methods", "simulation", "training", "report"}
 MAY_IMPORT = {
+    "experiments": ROOMS | {"milannotations", "pipeline"},
     "metrics": set(),
     "targets": set(),
     "data": set(),
     "recording": {"targets", "data", "metrics"},
     "concepts": {"recording", "targets", "data", "metrics"},
-    "methods": {"recording", "concepts", "targets", "data", "metrics"},
+    "methods": {"recording", "concepts", "targets", "data", "metrics", "milannotations"},
     "simulation": {"recording", "concepts", "targets", "data", "metrics"},
-    "training": {"concepts", "targets", "data", "metrics"},
+    "training": {"methods", "milannotations", "recording", "concepts", "targets", "data", "metrics"},
     "milannotations": {"recording", "targets", "data", "metrics"},
     "report": {"metrics", "simulation", "concepts", "recording", "data", "milannotations"},
 }

@@ -77,7 +77,7 @@ def test_exactly_one_task():
         ("evaluate.py", ["data=folder"], "data.root"),
         ("evaluate.py", ["data=folder", "data.root=/nowhere/at/all", "judge=labels"], "/nowhere/at/all"),
         ("evaluate.py", ["layers=layer9", "target=shapes_resnet"], "shapes_resnet `layer9`. Nearest: layer4"),
-        ("train.py", [], "choose exactly one of le, classifier, contrastive"),
+        ("train.py", [], "choose exactly one of le, milan, classifier, contrastive"),
         ("train.py", ["le=label", "classifier=shapes_resnet"], "Several tasks were chosen"),
     ],
 )

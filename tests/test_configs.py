@@ -11,7 +11,7 @@ from neuronx import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 EVALUATE = ("target", "data", "concepts", "clip", "judge", "explain", "sim", "logger", "trainer", "recipe")
-TRAIN = ("le", "classifier", "contrastive", "generator")
+TRAIN = ("le", "milan", "classifier", "contrastive", "generator")
 
 
 def choices(*groups: str) -> list[tuple[str, str]]:
@@ -37,6 +37,12 @@ def test_every_choice_of_evaluate_composes(group, choice):
 def test_every_task_composes(group, choice):
     cfg = composed("train", f"{group}={choice}")
     assert cfg[group]._target_
+
+
+@pytest.mark.parametrize(("group", "choice"), choices("annotations"), ids="/".join)
+def test_annotations_of_every_kind_can_be_learned_from(group, choice):
+    task = instantiate(composed("train", "milan=gen", f"{group}={choice}").milan, _convert_="all")
+    assert task.annotations == "gen" and task.source.domain
 
 
 @pytest.mark.parametrize(

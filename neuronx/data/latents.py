@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from neuronx.cache import digest
 from neuronx.data.probe import Probe, Transform, seeded_splits
-from neuronx.data.shapes.names import CLASS_NAMES, HIERARCHY
+from neuronx.data.shapes.world import WORLDS
 from neuronx.errors import UserError
 from neuronx.latents import Inputs, Latents, run, to_device_of
 
@@ -63,7 +63,8 @@ class LatentProbe(Probe):
         if latents.classes:
             self.labels = latents.labels(torch.arange(size), seed)
             self.class_names = latents.class_names
-            self.hierarchy = HIERARCHY if self.class_names == CLASS_NAMES else {}
+            embedded = [world for world in WORLDS.values() if world.class_names == self.class_names]
+            self.hierarchy = embedded[0].hierarchy if embedded else {}
 
     def __len__(self) -> int:
         return self.size

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-COLOURS, SHAPES = 12, 12
-"""How many there are in the world: class index = colour index * SHAPES + shape index."""
+CLASSES = (12, 12)
+"""A class is a colour and a shape, 12 of each, or any two factors: class index = first * second count + second."""
 LENGTH = 32
 """Of the vector that stands for a class."""
 
@@ -21,15 +21,17 @@ class ClassVectors(nn.Module):
 
     Args:
         length: Of the vectors, V.
+        classes: How many values the two factors have that make a class.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, classes: Sequence[int] = CLASSES) -> None:
         super().__init__()
-        self.table = nn.Embedding(COLOURS + SHAPES, length)
+        self.first, self.second = classes
+        self.table = nn.Embedding(self.first + self.second, length)
 
     def forward(self, classes: Tensor) -> Tensor:
         """From classes (B,) int64 to (B, V)."""
-        return self.table(classes // SHAPES) + self.table(COLOURS + classes % SHAPES)
+        return self.table(classes // self.second) + self.table(self.first + classes % self.second)
 
 
 class Doubled(nn.Module):
@@ -69,12 +71,13 @@ class ShapesGenerator(nn.Module):
     Args:
         latent_dim: Length of the latent vector.
         channels: Width at 4 x 4, 8 x 8, 16 x 16 and 32 x 32.
+        classes: How many values the two factors have that make a class.
     """
 
-    def __init__(self, latent_dim: int, channels: Sequence[int]) -> None:
+    def __init__(self, latent_dim: int, channels: Sequence[int], classes: Sequence[int] = CLASSES) -> None:
         super().__init__()
         style = latent_dim + LENGTH
-        self.class_vectors = ClassVectors(LENGTH)
+        self.class_vectors = ClassVectors(LENGTH, classes)
         self.start = nn.Linear(style, channels[0] * 16)
         self.layer1 = Doubled(channels[0], channels[1], style)
         self.layer2 = Doubled(channels[1], channels[2], style)

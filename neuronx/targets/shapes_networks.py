@@ -1,12 +1,12 @@
-"""The two small networks under study in the embedded world: a ResNet and a Vision Transformer for 64-pixel pictures.
+"""The small networks under study in the embedded world: a ResNet, an AlexNet and a Vision Transformer for 64 pixels.
 
-Both are narrow: fewer units than things to tell apart, so that most units answer to several concepts.
+All are narrow: fewer units than things to tell apart, so that most units answer to several concepts.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def small_resnet(classes: int) -> nn.Module:
@@ -52,5 +52,58 @@ def _halved(narrow: int, wide: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()
 
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {"small_resnet": small_resnet, "small_vit": small_vit}
+class SmallAlexNet(nn.Module):
+    """Five convolutions with AlexNet's pools between them (Krizhevsky et al., 2012), and two layers that see it all.
+
+    Takes (B, 3, 64, 64) float32, gives (B, classes). Layer outputs: `conv1` 24 x 32 x 32, `conv2` 40 x 16 x 16,
+    `conv3` 48 x 8 x 8, `conv4` 48 x 8 x 8, `conv5` 48 x 8 x 8, each normalised and rectified; `fc6` 128.
+
+    Args:
+        classes: Their number.
+    """
+
+    num_features = 128
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1 = _rectified(3, 24, 5, 2)
+        self.conv2 = _rectified(24, 40, 5)
+        self.conv3 = _rectified(40, 48, 3)
+        self.conv4 = _rectified(48, 48, 3)
+        self.conv5 = _rectified(48, 48, 3)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.fc6 = nn.Sequential(nn.Flatten(), nn.Linear(48 * 16, self.num_features), nn.ReLU())
+        self.fc8 = nn.Linear(self.num_features, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """From (B, 3, 64, 64) to logits (B, classes)."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """What `conv5` gives, pooled once more: (B, 48, 4, 4)."""
+        maps = self.pool(self.conv1(images))
+        maps = self.pool(self.conv2(maps))
+        return self.pool(self.conv5(self.conv4(self.conv3(maps))))
+
+    def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
+        """From those to logits (B, classes), or to the features (B, 128) that they are made of."""
+        features = self.fc6(maps)
+        return features if pre_logits else self.fc8(features)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer. These names are timm's."""
+        return self.fc8
+
+
+def _rectified(narrow: int, wide: int, side: int, stride: int = 1) -> nn.Sequential:
+    """A convolution, normalised and rectified."""
+    convolution = nn.Conv2d(narrow, wide, side, stride, side // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(wide), nn.ReLU(inplace=True))
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "small_resnet": small_resnet,
+    "small_vit": small_vit,
+    "small_alexnet": SmallAlexNet,
+}
 """By the name that a card gives; a card is data, so it may name nothing else."""

@@ -1,6 +1,7 @@
-"""Training a network under study: it names the colour and shape of a scene's main object."""
+"""Training a network under study: it names the colour and shape of a scene's main object, or the place it shows."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 
 from neuronx import checkpoints
 from neuronx.data.shapes.scene import Scenes
-from neuronx.data.shapes.words import CLASS_NAMES, SHAPES, labels, presence
+from neuronx.data.shapes.words import presence
+from neuronx.data.shapes.world import WORLDS, World, world_of
 from neuronx.errors import unknown
 from neuronx.targets.shapes_networks import NETWORKS
 from neuronx.training.fit import adamw, fit, single
@@ -57,9 +59,9 @@ class Classifier(LightningModule):
         return adamw(self, self.hparams["lr"], self.hparams["weight_decay"])
 
 
-def describe(scenes: Scenes, _: int) -> tuple[Tensor, Tensor]:
-    """Class (B,) of the main object, and truth (B, F) of every single word."""
-    return labels(scenes), presence(scenes, SINGLE_WORDS)
+def describe(scenes: Scenes, _: int, world: World = WORLDS["shapes"]) -> tuple[Tensor, Tensor]:
+    """Class (B,) of each scene, and truth (B, F) of every single word."""
+    return world.classes(scenes), presence(scenes, SINGLE_WORDS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class ClassifierTask:
 
     Attributes:
         name: Of the trained part, such as shapes_resnet.
-        network: Its builder in `NETWORKS`, small_resnet or small_vit.
+        network: Its builder in `NETWORKS`, such as small_resnet.
         layers: Its default layers with their poolings, for the card.
         epochs: How many times `images` new pictures are seen.
         images: Training pictures in an epoch.
@@ -77,6 +79,7 @@ class ClassifierTask:
         weight_decay: Of AdamW.
         seed: Of the initial weights; the seeds of the pictures follow from the name.
         held_out: Number of pictures that it is measured on, in steps of 250.
+        world: The version of the world that it is trained on, shapes or places.
     """
 
     name: str
@@ -89,6 +92,7 @@ class ClassifierTask:
     weight_decay: float
     seed: int
     held_out: int = 5000
+    world: str = "shapes"
 
     def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
         """Trains and measures the network, and writes weights and card into `folder`.
@@ -98,17 +102,17 @@ class ClassifierTask:
         if self.network not in NETWORKS:
             raise unknown("network", self.network, NETWORKS)
         image_seed, held_out_seed = seeds_of(self.name)
+        world = world_of(self.world)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            network = NETWORKS[self.network](len(CLASS_NAMES))
+            network = NETWORKS[self.network](len(world.class_names))
             module = Classifier(network, len(SINGLE_WORDS), self.lr, self.weight_decay)
         module.to(memory_format=torch.channels_last)
-        stream = SceneStream(describe, image_seed, self.images, self.batch_size)
+        stream = SceneStream(partial(describe, world=world), image_seed, self.images, self.batch_size, world)
         runner, facts = fit(module, stream, trainer, self.epochs, folder, ckpt_path)
         network.load_state_dict(checkpoints.rounded(network.state_dict()))
         card = {
-            "about": f"A classifier of the {len(CLASS_NAMES)} classes of the embedded world: "
-            "the colour and shape of a picture's main object.",
+            "about": f"A classifier of the {len(world.class_names)} classes of the embedded world: {world.about}.",
             "command": f"python train.py classifier={self.name} ship=true",
             "network": self.network,
             "layers": self.layers,
@@ -120,23 +124,25 @@ class ClassifierTask:
                 "weight decay": self.weight_decay,
                 "weight seed": self.seed,
             },
-            "figures": measure(module, trainer, held_out_seed, self.held_out),
-            "classes": CLASS_NAMES,
+            "figures": measure(module, trainer, held_out_seed, self.held_out, world),
+            "classes": world.class_names,
         }
         if runner.is_global_zero:
             checkpoints.write(folder, self.name, network.state_dict(), card)
         return folder / f"{self.name}.safetensors"
 
 
-def measure(module: Classifier, trainer: TrainerFactory, seed: int, images: int) -> dict[str, float]:
-    """Accuracy on the first pictures of a seed: on the class, on its colour alone and on its shape alone."""
-    outputs: Any = single(trainer).predict(module, fixed_batches(seed, images, describe))
+def measure(module: Classifier, trainer: TrainerFactory, seed: int, images: int, world: World) -> dict[str, float]:
+    """Accuracy on the first pictures of a seed: on the class, and on each of the two factors that make it."""
+    outputs: Any = single(trainer).predict(
+        module, fixed_batches(seed, images, partial(describe, world=world), world=world)
+    )
     guess, true = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-    # Class index = colour index * number of shapes + shape index.
+    (first, second), (_, count) = world.factors, world.values
     hits = {
         "accuracy": guess == true,
-        "accuracy of the colour": guess // len(SHAPES) == true // len(SHAPES),
-        "accuracy of the shape": guess % len(SHAPES) == true % len(SHAPES),
+        f"accuracy of the {first}": guess // count == true // count,
+        f"accuracy of the {second}": guess % count == true % count,
     }
     figures = {name: round(hit.double().mean().item(), 4) for name, hit in hits.items()}
     chance = round((true.bincount().max() / len(true)).item(), 4)

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrizations import spectral_norm
 
 from neuronx.targets import shapes
-from neuronx.targets.shapes_generator import ClassVectors
+from neuronx.targets.shapes_generator import CLASSES, ClassVectors
 
 
 class Verdict(nn.Module):
@@ -27,9 +27,10 @@ class Verdict(nn.Module):
         narrow: Channels of the map.
         wide: Channels of the convolutions.
         strides: One 3 x 3 convolution for each.
+        classes: How many values the two factors have that make a class.
     """
 
-    def __init__(self, narrow: int, wide: int, strides: Sequence[int]) -> None:
+    def __init__(self, narrow: int, wide: int, strides: Sequence[int], classes: Sequence[int] = CLASSES) -> None:
         super().__init__()
         widths = [narrow, *[wide] * len(strides)]
         self.body = nn.Sequential(
@@ -40,7 +41,7 @@ class Verdict(nn.Module):
             )
         )
         self.out = spectral_norm(nn.Conv2d(wide, 1, 1))
-        self.class_vectors = ClassVectors(wide)
+        self.class_vectors = ClassVectors(wide, classes)
         spectral_norm(self.class_vectors.table)
 
     def forward(self, maps: Tensor, classes: Tensor) -> Tensor:
@@ -55,14 +56,15 @@ class Critic(nn.Module):
 
     Args:
         start: Name of the shipped classifier, a small ResNet, or its file.
+        classes: How many values the two factors have that make a class.
     """
 
-    def __init__(self, start: str) -> None:
+    def __init__(self, start: str, classes: Sequence[int] = CLASSES) -> None:
         super().__init__()
         self.trunk: Any = _without_norms(shapes.load(start).module)
         plans = ((16, 48, (2, 2)), (32, 64, (1, 2)), (48, 96, (1, 2)), (64, 128, (1, 1)))
-        self.verdicts = nn.ModuleList(Verdict(*plan) for plan in plans)
-        self.pixels = Verdict(12, 64, (2, 2, 2))
+        self.verdicts = nn.ModuleList(Verdict(*plan, classes) for plan in plans)
+        self.pixels = Verdict(12, 64, (2, 2, 2), classes)
 
     def forward(self, pictures: Tensor, classes: Tensor) -> tuple[list[Tensor], Tensor]:
         """From pictures (B, 3, 64, 64) in [-1, 1] and classes (B,) to scores (B, places) and logits of the classes."""

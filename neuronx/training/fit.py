@@ -64,7 +64,7 @@ def fit(
         UserError: The checkpoint is missing, is not one of plain numbers, or belongs to another network.
     """
     if ckpt_path is not None:
-        _check(ckpt_path, module)
+        check_checkpoint(ckpt_path, module)
     clock = Clock()
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     typed = getattr(trainer, "keywords", {})
@@ -123,7 +123,8 @@ def single(trainer: TrainerFactory) -> Trainer:
     return trainer(devices=1, num_nodes=1, strategy="auto", max_epochs=1, logger=False, callbacks=[])
 
 
-def _check(ckpt_path: str, module: LightningModule) -> None:
+def check_checkpoint(ckpt_path: str, module: LightningModule) -> None:
+    """Raises UserError for a checkpoint that is missing, not of plain numbers, or of another network."""
     if not Path(ckpt_path).is_file():
         raise UserError(f"There is no checkpoint {ckpt_path}; `ckpt_path` names the last.ckpt of an earlier run.")
     state = _read(ckpt_path)["state_dict"]

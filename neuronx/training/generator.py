@@ -17,7 +17,7 @@ from neuronx import checkpoints
 from neuronx.data.latents import LatentProbe
 from neuronx.data.shapes.contact_sheet import laid_out, png
 from neuronx.data.shapes.scene import Scenes
-from neuronx.data.shapes.words import CLASS_NAMES, SHAPES, labels
+from neuronx.data.shapes.world import WORLDS, World, world_of
 from neuronx.io import write_atomic
 from neuronx.latents import Latents
 from neuronx.metrics.frechet import frechet
@@ -104,6 +104,7 @@ class GeneratorTask:
         seed: Of the initial weights; the seeds of pictures and latents follow from the name.
         precision: Of the training, unless `trainer.precision` is typed; the generator is used in single precision.
         held_out: Number of pictures that it is measured on, a multiple of 125 if above it.
+        world: The version of the world that it learns to paint, shapes or places.
     """
 
     name: str
@@ -120,6 +121,7 @@ class GeneratorTask:
     seed: int
     precision: str = "bf16-mixed"
     held_out: int = 5000
+    world: str = "shapes"
 
     def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
         """Trains and measures the generator, and writes weights, card and a sheet of pictures into `folder`.
@@ -127,19 +129,21 @@ class GeneratorTask:
         Returns the path of `<name>.safetensors`. The figures are those of the weights as they are stored.
         """
         image_seed, held_out_seed = seeds_of(self.name)
-        latents = Latents(((self.latent_dim,),), len(CLASS_NAMES), domain="shapes", class_names=CLASS_NAMES)
+        world = world_of(self.world)
+        names = world.class_names
+        latents = Latents(((self.latent_dim,),), len(names), domain="shapes", class_names=names)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            generator = ShapesGenerator(self.latent_dim, self.channels)
-            critic = Critic(self.critic)
+            generator = ShapesGenerator(self.latent_dim, self.channels, world.values)
+            critic = Critic(self.critic, world.values)
             module = Adversaries(generator, critic, self.lr, self.naming)
         module.to(memory_format=torch.channels_last)
 
         def describe(scenes: Scenes, number: int) -> tuple[Tensor, Any]:
             rows = torch.arange(number * len(scenes), (number + 1) * len(scenes))
-            return labels(scenes), latents.draw(rows, image_seed)
+            return world.classes(scenes), latents.draw(rows, image_seed)
 
-        stream = SceneStream(describe, image_seed, self.images, self.batch_size)
+        stream = SceneStream(describe, image_seed, self.images, self.batch_size, world)
         precise = "precision" in getattr(trainer, "keywords", {})
         training = trainer if precise else partial(trainer, precision=self.precision)
         with warnings.catch_warnings():
@@ -150,11 +154,11 @@ class GeneratorTask:
         made.load_state_dict(checkpoints.rounded(made.state_dict()))
         probe = LatentProbe(made, latents, "", self.held_out, held_out_seed)
         card = {
-            "about": "An image generator of the embedded world, trained against a critic: from a latent vector and "
-            "the class of the main object to a picture. "
+            "about": "An image generator of the embedded world, trained against a critic: from a latent vector "
+            f"and a class, {world.about}, to a picture. "
             f"The critic looks through {self.critic}; {self.witness}, which had no part in it, measures.",
             "command": f"python train.py generator={self.name} ship=true",
-            "generator": {"latent_dim": self.latent_dim, "channels": self.channels},
+            "generator": {"latent_dim": self.latent_dim, "channels": self.channels, "classes": world.values},
             "layers": self.layers,
             "training": {
                 **facts,
@@ -162,8 +166,8 @@ class GeneratorTask:
                 "learning rate": self.lr,
                 "weight seed": self.seed,
             },
-            "figures": measure(probe, self.witness, trainer, held_out_seed),
-            "classes": CLASS_NAMES,
+            "figures": measure(probe, self.witness, trainer, held_out_seed, world),
+            "classes": names,
         }
         if runner.is_global_zero:
             write_atomic(
@@ -187,11 +191,14 @@ class Witness(LightningModule):
         return features.float().cpu(), network.get_classifier()(features).softmax(1).float().cpu()
 
 
-def measure(probe: LatentProbe, witness: str, trainer: TrainerFactory, seed: int) -> dict[str, float]:
+def measure(
+    probe: LatentProbe, witness: str, trainer: TrainerFactory, seed: int, world: World = WORLDS["shapes"]
+) -> dict[str, float]:
     """How a classifier that had no part in the training sees generated pictures, beside rendered ones of a seed.
 
     The Fréchet distance of its features from those of rendered pictures, and that of other rendered pictures; how
-    often it finds the class, colour and shape that were asked for; how often it gives any class half of its belief.
+    often it finds the class, and the two factors of it, that were asked for; how often it gives any class half of its
+    belief.
     """
     number, look = len(probe), Witness(shapes.load(witness).module)
 
@@ -202,15 +209,16 @@ def measure(probe: LatentProbe, witness: str, trainer: TrainerFactory, seed: int
 
     (made, beliefs), (real, truth) = (
         seen(probe.loader(_as_is)),
-        seen(fixed_batches(seed, 2 * number, _classes, min(250, 2 * number))),
+        seen(fixed_batches(seed, 2 * number, partial(_classes, world=world), min(250, 2 * number), world)),
     )
     guess, asked = beliefs.argmax(1), probe.labels
     assert asked is not None
+    (first, second), (_, count) = world.factors, world.values
     confident = {"generated": beliefs, "rendered": truth}
     shares = {
         "class as asked": guess == asked,
-        "colour as asked": guess // len(SHAPES) == asked // len(SHAPES),
-        "shape as asked": guess % len(SHAPES) == asked % len(SHAPES),
+        f"{first} as asked": guess // count == asked // count,
+        f"{second} as asked": guess % count == asked % count,
         **{f"class with belief above half, {kind}": seen.amax(1) > 0.5 for kind, seen in confident.items()},
     }
     return {
@@ -226,5 +234,5 @@ def _as_is(pictures: Tensor) -> Tensor:
     return pictures
 
 
-def _classes(scenes: Scenes, _: int) -> tuple[Tensor]:
-    return (labels(scenes),)
+def _classes(scenes: Scenes, _: int, world: World) -> tuple[Tensor]:
+    return (world.classes(scenes),)

@@ -11,6 +11,7 @@ from neuronx.data.shapes import seeds
 from neuronx.data.shapes.render import render
 from neuronx.data.shapes.scene import Scenes, sample
 from neuronx.data.shapes.words import BACKGROUNDS, COLOURS, FAMILIES, PLACES, SHAPES, SIZES, TEXTURES
+from neuronx.data.shapes.world import WORLDS, World
 from neuronx.errors import unknown
 from neuronx.preprocess import Preprocess
 
@@ -42,11 +43,11 @@ def inputs(images: Tensor) -> Tensor:
 class SceneBatches(Dataset):
     """Batch b holds scenes b * size to b * size + size - 1 of a seed: uint8 (B, 3, 64, 64), and their description."""
 
-    def __init__(self, seed: int, size: int, describe: Describe) -> None:
-        self.seed, self.size, self.describe = seed, size, describe
+    def __init__(self, seed: int, size: int, describe: Describe, world: World = WORLDS["shapes"]) -> None:
+        self.seed, self.size, self.describe, self.world = seed, size, describe, world
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        scenes = sample(self.seed, torch.arange(number * self.size, (number + 1) * self.size))
+        scenes = sample(self.seed, torch.arange(number * self.size, (number + 1) * self.size), self.world.layouts)
         return render(scenes), *self.describe(scenes, number)
 
 
@@ -80,17 +81,22 @@ class SceneStream(LightningDataModule):
         seed: Of the training pictures.
         images: Training pictures in an epoch.
         batch_size: Pictures in a step.
+        world: The version of the world.
     """
 
-    def __init__(self, describe: Describe, seed: int, images: int, batch_size: int) -> None:
+    def __init__(
+        self, describe: Describe, seed: int, images: int, batch_size: int, world: World = WORLDS["shapes"]
+    ) -> None:
         super().__init__()
         self.describe, self.seed, self.images, self.batch_size = describe, seed, images, batch_size
+        self.world = world
 
     def train_dataloader(self) -> DataLoader:
         """This rank's batches."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(self.images // self.batch_size, self._epoch, rank, world)
-        return DataLoader(SceneBatches(self.seed, self.batch_size, self.describe), sampler=sampler, batch_size=None)
+        batches = SceneBatches(self.seed, self.batch_size, self.describe, self.world)
+        return DataLoader(batches, sampler=sampler, batch_size=None)
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0
@@ -99,11 +105,13 @@ class SceneStream(LightningDataModule):
 def seeds_of(part: str) -> tuple[int, int]:
     """Seeds of the training pictures and of the held-out pictures of a part of the embedded world."""
     if part not in seeds.ALL:
-        raise unknown("trained part", part, [name for name in seeds.ALL if name.startswith("shapes")])
+        raise unknown("trained part", part, [name for name in seeds.ALL if f"{name}, held out" in seeds.ALL])
     return seeds.ALL[part], seeds.ALL[f"{part}, held out"]
 
 
-def fixed_batches(seed: int, images: int, describe: Describe, size: int = 250) -> DataLoader:
+def fixed_batches(
+    seed: int, images: int, describe: Describe, size: int = 250, world: World = WORLDS["shapes"]
+) -> DataLoader:
     """The first `images` scenes of a seed in order, for measuring and calibrating."""
-    batches = SceneBatches(seed, size, describe)
+    batches = SceneBatches(seed, size, describe, world)
     return DataLoader(batches, sampler=range(-(-images // size)), batch_size=None)

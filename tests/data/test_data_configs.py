@@ -75,7 +75,8 @@ def test_every_choice_is_instantiated(data, choice):
     with initialize_config_module("neuronx.configs", version_base="1.3"):
         cfg = compose("evaluate", overrides=overrides)
     probe = instantiate(cfg.data, _convert_="all")
-    assert len(probe) >= N and probe.domain == cfg.clip.domain == cfg.judge.domain == "natural"
+    domain = "shapes" if choice in ("places", "shapes_marked") else "natural"
+    assert len(probe) >= N and probe.domain == cfg.clip.domain == cfg.judge.domain == domain
     assert len(probe.fingerprint) == 64 and len(probe.load([0, len(probe) - 1])) == 2
     assert sum(map(len, probe.splits.values())) == len(probe)
     assert all(0 <= c < len(probe.class_names) for classes in probe.hierarchy.values() for c in classes)

@@ -1,6 +1,7 @@
 """What lies in checkpoints/: small, whole, and as good as its cards say."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ import torch
 from neuronx import checkpoints
 from neuronx.concepts import shapes_clip
 from neuronx.data.latents import latent_probe
-from neuronx.data.shapes.words import CLASS_NAMES, CONCEPTS
+from neuronx.data.shapes.words import CONCEPTS
+from neuronx.data.shapes.world import WORLDS
 from neuronx.targets import generator, shapes
 from neuronx.training import contrastive
 from neuronx.training.auroc import auroc
@@ -16,9 +18,11 @@ from neuronx.training.classifier import describe
 from neuronx.training.generator import measure
 from neuronx.training.scenes import GROUPS, SINGLE_WORDS, fixed_batches, seeds_of
 
-CLASSIFIERS = ("shapes_resnet", "shapes_vit")
+CLASSIFIERS = {"shapes_resnet": "shapes", "shapes_alexnet": "shapes", "shapes_vit": "shapes"}
+CLASSIFIERS |= {"places_resnet": "places", "places_alexnet": "places"}
 CLIPS = ("shapes_explainer", "shapes_judge")
 GENERATOR = "shapes_gan"
+GENERATORS = (GENERATOR, "places_gan")
 
 
 def card(name: str) -> dict:
@@ -29,7 +33,7 @@ def test_all_together_are_under_20_megabytes():
     assert sum(file.stat().st_size for file in checkpoints.FOLDER.iterdir() if file.is_file()) < 20e6
 
 
-@pytest.mark.parametrize("name", (*CLASSIFIERS, *CLIPS, GENERATOR))
+@pytest.mark.parametrize("name", (*CLASSIFIERS, *CLIPS, *GENERATORS))
 def test_cards_say_how_the_weights_were_made(name):
     page, facts = (checkpoints.FOLDER / f"{name}.md").read_text(), card(name)
     assert facts["command"] in page and facts["command"].endswith(f"={name} ship=true")
@@ -39,10 +43,11 @@ def test_cards_say_how_the_weights_were_made(name):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_are_as_accurate_as_their_cards_say(name):
-    target, figures = shapes.load(name), card(name)["figures"]
+    target, figures, world = shapes.load(name), card(name)["figures"], WORLDS[CLASSIFIERS[name]]
+    assert target.class_names == world.class_names
     hits = []
     with torch.inference_mode():
-        for images, labels, _ in fixed_batches(seeds_of(name)[1], 500, describe):
+        for images, labels, _ in fixed_batches(seeds_of(name)[1], 500, partial(describe, world=world), world=world):
             hits.append(target.module(target.transform(images)).argmax(1) == labels)
     # Four standard errors of 500 images.
     assert torch.cat(hits).float().mean().item() == pytest.approx(figures["accuracy"], abs=0.08)
@@ -85,12 +90,14 @@ def test_the_judge_is_another_network_with_other_pictures_than_the_explainer():
     assert explainer["training"]["image seed"] != judge["training"]["image seed"]
 
 
-def test_the_generator_makes_what_its_card_says(trainer):
-    target, figures = generator.shapes(GENERATOR), card(GENERATOR)["figures"]
-    assert (checkpoints.FOLDER / f"{GENERATOR}.safetensors").stat().st_size < 2e6
-    assert target.latents.domain == "shapes" and target.latents.class_names == CLASS_NAMES
-    found = measure(latent_probe(target, 250, seeds_of(GENERATOR)[1]), "shapes_vit", trainer, seeds_of(GENERATOR)[1])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_make_what_their_cards_say(name, trainer):
+    target, figures = generator.shapes(name), card(name)["figures"]
+    world, witness = (WORLDS["places"], "places_alexnet") if name != GENERATOR else (WORLDS["shapes"], "shapes_vit")
+    assert (checkpoints.FOLDER / f"{name}.safetensors").stat().st_size < 2e6
+    assert target.latents.domain == "shapes" and target.latents.class_names == world.class_names
+    found = measure(latent_probe(target, 250, seeds_of(name)[1]), witness, trainer, seeds_of(name)[1], world)
     # Four standard errors of 250 images.
-    for name in ("class", "colour", "shape"):
-        assert found[f"share of {name} as asked"] == pytest.approx(figures[f"share of {name} as asked"], abs=0.13)
-    assert figures["share of colour as asked"] > 0.5 and figures["images"] == 5000
+    for part in ("class", *world.factors):
+        assert found[f"share of {part} as asked"] == pytest.approx(figures[f"share of {part} as asked"], abs=0.13)
+    assert figures[f"share of {world.factors[0]} as asked"] > 0.5 and figures["images"] == 5000

@@ -11,11 +11,11 @@ from neuronx.cache import digest
 from neuronx.data.probe import Probe, seeded_splits
 from neuronx.data.shapes import seeds
 from neuronx.data.shapes.captions import captions
-from neuronx.data.shapes.names import CLASS_NAMES, HIERARCHY
 from neuronx.data.shapes.render import RENDERER, render, render_masks
 from neuronx.data.shapes.scene import sample
 from neuronx.data.shapes.segmentation import ShapesSegmentation
-from neuronx.data.shapes.words import TRUTH, concept_masks, labels, presence
+from neuronx.data.shapes.words import TRUTH, concept_masks, presence
+from neuronx.data.shapes.world import world_of
 from neuronx.errors import UserError
 
 
@@ -24,28 +24,43 @@ class ShapesProbe(Probe):
 
     Attributes:
         scenes: The factors of all pictures, by row.
+        world: The version of the world.
     """
 
     name = "shapes"
     domain = "shapes"
 
     def __init__(
-        self, size: int = 5000, seed: int = seeds.PROBE, *, batch_size: int = 250, num_workers: int = 0
+        self,
+        size: int = 5000,
+        seed: int = seeds.PROBE,
+        *,
+        world: str = "shapes",
+        batch_size: int = 250,
+        num_workers: int = 0,
     ) -> None:
         """Draws the factors and splits the rows 70/10/20.
 
+        Args:
+            size: Number of pictures.
+            seed: Of the pictures and the splits.
+            world: The version of the world, "shapes" or "places"; see `neuronx.data.shapes.world`.
+            batch_size: Of the loader.
+            num_workers: Of the loader.
+
         Raises:
-            UserError: When `size` is below 1 or `seed` below 0.
+            UserError: When `size` is below 1 or `seed` below 0, or there is no such world.
         """
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         if size < 1 or seed < 0:
-            raise UserError(f"data=shapes has size={size} and seed={seed}; size must be at least 1, seed at least 0.")
-        self.size, self.seed = size, seed
-        self.scenes = sample(seed, torch.arange(size))
+            raise UserError(f"data={world} has size={size} and seed={seed}; size must be at least 1, seed at least 0.")
+        self.size, self.seed, self.world = size, seed, world_of(world)
+        self.name = world
+        self.scenes = sample(seed, torch.arange(size), self.world.layouts)
         self.splits = seeded_splits(size, seed)
-        self.labels = labels(self.scenes)
-        self.class_names = CLASS_NAMES
-        self.hierarchy = HIERARCHY
+        self.labels = self.world.classes(self.scenes)
+        self.class_names = self.world.class_names
+        self.hierarchy = self.world.hierarchy
 
     def __len__(self) -> int:
         return self.size
@@ -60,7 +75,7 @@ class ShapesProbe(Probe):
         pixels = render(sample(seeds.PROBE, torch.arange(128))).numpy().tobytes()
         return digest(
             {
-                "world": "shapes",
+                "world": self.name,
                 "renderer": RENDERER,
                 "seed": self.seed,
                 "size": self.size,

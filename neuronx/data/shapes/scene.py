@@ -18,9 +18,10 @@ SHEET = 128
 TURNS = 64
 """Number of rotations, from -TILT to TILT."""
 
-# Sizes of the objects, main first, and how often. The main object is always the only one of its size.
+Layouts = tuple[tuple[tuple[int, ...], float], ...]
+"""Sizes of the objects, main first, and how often. The main object is always the only one of its size."""
 _SMALL, _MEDIUM, _LARGE = range(len(SIZES))
-_LAYOUTS = (
+LAYOUTS: Layouts = (
     ((_LARGE,), 0.20),
     ((_MEDIUM,), 0.14),
     ((_SMALL,), 0.10),
@@ -88,16 +89,17 @@ class Scenes:
         return (self.shape >= 0).sum(1)
 
 
-def sample(seed: int, indices: Tensor) -> Scenes:
+def sample(seed: int, indices: Tensor, layouts: Layouts = LAYOUTS) -> Scenes:
     """Draws the scenes of some indices; each depends on (seed, index) and on nothing else.
 
     Args:
         seed: Of the world; see `neuronx.data.shapes.seeds`.
         indices: (B,) int64, on the device where the scenes shall live.
+        layouts: Of the version of the world; see `neuronx.data.shapes.world`.
     """
     draws = uniforms(seed, indices, 40 + _TRIES * OBJECTS * 3)
     few, many = draws[:, :40], draws[:, 40:].reshape(-1, _TRIES, OBJECTS, 3)
-    layout = _layout(few[:, 0])
+    layout = _layout(few[:, 0], layouts)
     present = layout >= 0
 
     def factor(first: int, n: int) -> Tensor:
@@ -124,11 +126,11 @@ def sample(seed: int, indices: Tensor) -> Scenes:
     )
 
 
-def _layout(uniform: Tensor) -> Tensor:
+def _layout(uniform: Tensor, layouts: Layouts) -> Tensor:
     """From (B,) uniform numbers to the sizes (B, 3) of the objects, -1 for none."""
-    sizes = torch.tensor([(*sizes, -1, -1)[:OBJECTS] for sizes, _ in _LAYOUTS], device=uniform.device)
+    sizes = torch.tensor([(*sizes, -1, -1)[:OBJECTS] for sizes, _ in layouts], device=uniform.device)
     edges, total = [], 0.0
-    for _, share in _LAYOUTS[:-1]:
+    for _, share in layouts[:-1]:
         total += share
         edges.append(total)
     return sizes[(uniform[:, None] >= torch.tensor(edges, device=uniform.device)).sum(1)]

@@ -1,0 +1,151 @@
+"""How captions depend on how they are searched for: greedily or with beams, and how much the language model weighs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.table import Column
+from torch import Tensor
+
+from neuronx import checkpoints
+from neuronx.errors import UserError
+from neuronx.experiments.given import Given
+from neuronx.io import Cell, write_csv
+from neuronx.methods.milan.captioner import Captioner
+from neuronx.methods.milan.describer import load
+from neuronx.methods.milan.features import Features, features_of
+from neuronx.methods.milan.pmi import rerank
+from neuronx.methods.milan.search import Beams, beam
+from neuronx.metrics.captions import score_captions
+from neuronx.metrics.constants import constant_captions, nearest_units
+from neuronx.metrics.naming import naming
+from neuronx.milannotations.truth import leading_factors
+from neuronx.report.inventory import as_text, plain_table
+from neuronx.training.descriptions import held_out
+from neuronx.training.milan import Annotations
+
+if TYPE_CHECKING:
+    from neuronx.milannotations.dataset import Milannotations
+
+COLUMNS = ("captions", "beam", "temperature", "BLEU-1", "BLEU-4", "ROUGE-L", "names the meaning", "distinct", "units")
+UNITS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Captions of units that a captioner never saw, searched for in many ways; one table.
+
+    Attributes:
+        source: Where annotated units come from.
+        weights: A captioner, as `neuronx.methods.milan.describer.load` takes it.
+        annotations: Key of the units; those that the captioner was trained on by default.
+        strategies: Some of greedy, greedy-pmi, beam, beam-pmi and rerank.
+        beams: Widths.
+        temperatures: Weights of the language model.
+    """
+
+    source: Annotations
+    weights: str | Path = "milan_base"
+    annotations: str | None = None
+    strategies: Sequence[str] = ("greedy", "greedy-pmi", "beam", "rerank")
+    beams: Sequence[int] = (5, 20, 50)
+    temperatures: Sequence[float] = (0.05, 0.1, 0.2, 0.4, 0.7)
+
+    def run(self, given: Given) -> str:
+        """Searches and scores; writes `sweep.csv`."""
+        describer = load(self.weights)
+        card = {} if describer.published else checkpoints.read(self.weights)[1].get("data", {})
+        key = self.annotations or card.get("annotations", "base")
+        units = self.source.load(key, given.trainer)
+        known, test = torch.arange(0), torch.arange(len(units))
+        if key == card.get("annotations") and len(units) == card["units"] and card["test"]:
+            known, test = held_out(len(units), card["test"], card["seed"])
+        features = features_of(units, describer.encoder, given.trainer)
+        ways: list[tuple[str, Cell, Cell, Sequence[str]]] = []
+        for strategy in self.strategies:
+            ways += searched(describer.captioner, features, test, strategy, self.beams, self.temperatures)
+        ways += baselines(units, features, known, test)
+        rows = scored(ways, units, test)
+        given.write(lambda path, rows: write_csv(path, COLUMNS, rows), "sweep.csv", rows)
+        return table(rows)
+
+
+def searched(
+    captioner: Captioner,
+    features: Features,
+    units: Tensor,
+    strategy: str,
+    beams: Sequence[int],
+    temperatures: Sequence[float],
+) -> list[tuple[str, Cell, Cell, Sequence[str]]]:
+    """Captions of some units in all ways that a strategy allows: (strategy, beam, temperature, captions).
+
+    Beams by likelihood are searched once for all temperatures.
+    """
+    search, _, by_pmi = strategy.partition("-")
+    weighed = search == "rerank" or by_pmi == "pmi"
+    if search not in ("greedy", "beam", "rerank") or by_pmi not in ("", "pmi") or strategy == "rerank-pmi":
+        raise UserError(f"`{strategy}` is no way to search: choose greedy, greedy-pmi, beam, beam-pmi or rerank.")
+    found: list[tuple[str, Cell, Cell, Sequence[str]]] = []
+    if weighed and captioner.language_model is None:
+        return found
+    blocks = units.split(UNITS)
+    for width in (None,) if search == "greedy" else beams:
+        kept = [
+            beam(captioner.decoder, features[block], width, captioner.length) for block in blocks if search == "rerank"
+        ]
+        for temperature in temperatures if weighed else (None,):
+            if search == "rerank":
+                texts = [text for one in kept for text in _best(captioner, one, temperature)]
+            else:
+                options: dict[str, Any] = {"pmi": weighed, "temperature": temperature, "beam_size": width}
+                texts = [text for block in blocks for text in captioner(features[block], search, **options).captions]
+            found.append((strategy, width, temperature, texts))
+    return found
+
+
+def _best(captioner: Captioner, beams: Beams, temperature: Any) -> Sequence[str]:
+    assert captioner.language_model is not None
+    return captioner.vocabulary.sentences(rerank(beams, captioner.language_model, temperature).tokens[:, 0])
+
+
+def baselines(
+    units: "Milannotations", features: Features, known: Tensor, test: Tensor
+) -> list[tuple[str, Cell, Cell, Sequence[str]]]:
+    """Constant captions, and what was said of the most similar known unit, where some are known."""
+    training = [units.annotations[unit] for unit in (known if len(known) else test).tolist()]
+    constants = constant_captions((text for given in training for text in given), training)
+    rows = [(label, None, None, [text] * len(test)) for label, text in constants.items()]
+    if len(known):
+        nearest = nearest_units(features[test], features[known]).tolist()
+        rows.append(("nearest unit", None, None, [(training[place] or [""])[0] for place in nearest]))
+    return rows  # type: ignore[return-value]
+
+
+def scored(
+    ways: Sequence[tuple[str, Cell, Cell, Sequence[str]]], units: "Milannotations", test: Tensor
+) -> list[tuple[Cell, ...]]:
+    """A row for each way: see `COLUMNS`."""
+    said = [units.annotations[unit] for unit in test.tolist()]
+    truth = leading_factors(units)
+    wanted = [truth[unit] for unit in test.tolist()]
+    rows: list[tuple[Cell, ...]] = []
+    for label, width, temperature, texts in ways:
+        scores = score_captions(texts, said)
+        share = naming({label: texts}, wanted)[label].share if any(wanted) else None
+        figures = (scores.bleu[0], scores.bleu[3], scores.rougel, share)
+        rows.append((label, width, temperature, *figures, len(set(texts)), scores.n))
+    return rows
+
+
+def table(rows: Sequence[tuple[Cell, ...]]) -> str:
+    """The rows for people; scores in percent."""
+    made = plain_table(COLUMNS[0], *(Column(name, justify="right") for name in COLUMNS[1:]))
+    for row in rows:
+        label, width, temperature, *scores, distinct, count = row
+        shown = ["" if score is None else f"{100 * float(score):.1f}" for score in scores]
+        how = ("" if one is None else f"{float(one):g}" for one in (width, temperature))
+        made.add_row(str(label), *how, *shown, str(distinct), str(count))
+    return as_text(made)

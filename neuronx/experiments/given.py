@@ -1,0 +1,67 @@
+"""What an experiment is given to work with, and what it is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from neuronx.data.probe import Probe
+from neuronx.errors import UserError
+from neuronx.targets.target import Target
+from neuronx.trainer import is_first
+from neuronx.types import Method, TrainerFactory, Unit
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line brings.
+
+    Attributes:
+        trainer: Makes trainers.
+        folder: Of the run.
+        targets: Networks by name.
+        probe: The images.
+        methods: Ways to explain, by name; the first one writes the captions where an experiment needs them.
+    """
+
+    trainer: TrainerFactory
+    folder: Path
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    probe: Probe | None = None
+    methods: Mapping[str, Method] = field(default_factory=dict)
+
+    def images(self, target: Target) -> Probe:
+        """What a network is studied on."""
+        from neuronx.pipeline import images_of
+
+        if self.probe is None:
+            raise UserError("This experiment looks at images: choose some with data=.")
+        return images_of(target, self.probe)
+
+    def captions(self, target: Target) -> dict[Unit, str]:
+        """What the first method says of the units of a network, first terms only."""
+        if not self.methods:
+            raise UserError(
+                "This experiment needs captions: choose who writes them with explain=, such as explain=milan."
+            )
+        found = next(iter(self.methods.values())).explain(target, self.images(target), self.trainer)
+        return {Unit(one.unit.layer, one.unit.index): one.terms[0][0] if one.terms else "" for one in found}
+
+    def write(self, writer: Callable[..., object], name: str, what: object) -> None:
+        """Writes a file into the folder of the run, in the first process only."""
+        if is_first():
+            writer(self.folder / name, what)
+
+    def one_target(self) -> Target:
+        """The only network; UserError where there are more."""
+        if len(self.targets) != 1:
+            raise UserError(f"This experiment is about one network, not {len(self.targets)}: choose it with target=.")
+        return next(iter(self.targets.values()))
+
+
+class Experiment(Protocol):
+    """Something to find out."""
+
+    def run(self, given: Given) -> str:
+        """Finds it out, writes files into the folder of the run and returns the table."""
+        ...

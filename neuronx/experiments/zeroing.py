@@ -1,0 +1,131 @@
+"""Accuracy of a classifier while sets of units are zero, all sets in one pass over the images."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from neuronx.errors import UserError
+from neuronx.recording.walk import predict
+from neuronx.targets.tail import Tail, class_logits
+from neuronx.types import TrainerFactory, Unit
+
+if TYPE_CHECKING:
+    from neuronx.data.probe import Probe
+    from neuronx.targets.target import Target
+
+COPIES_BYTES = 64 * 2**20
+"""Of a layer's output, for all copies of a batch that run together."""
+
+
+def right_without(
+    target: "Target",
+    probe: "Probe",
+    trainer: TrainerFactory,
+    sets: Sequence[Sequence[Unit]],
+    rows: Tensor | None = None,
+) -> Tensor:
+    """Which images a network gets right while each of some sets of units puts out 0 everywhere: (S, N) bool.
+
+    An empty set leaves the network as it is. Where all units are of one layer only what follows it is run again.
+
+    Args:
+        target: The network, a classifier.
+        probe: The images, with labels that count its classes.
+        trainer: Makes trainers.
+        sets: Of units, of any layers.
+        rows: The images; those of the test split by default.
+
+    Raises:
+        UserError: No labels or labels of other classes, or a unit that the network does not have.
+    """
+    if probe.labels is None:
+        raise UserError(f"`{probe.name}` has no labels, so no accuracy can be measured on it.")
+    if target.class_names and probe.class_names and len(target.class_names) != len(probe.class_names):
+        raise UserError(
+            f"{target.name} has {len(target.class_names)} classes and `{probe.name}` {len(probe.class_names)}: "
+            "accuracy needs images of the network's own classes."
+        )
+    task = _Zeroing(target, probe, probe.splits["test"] if rows is None else rows, _masks(target, sets), len(sets))
+    predict(task, trainer())
+    return task.right
+
+
+def _masks(target: "Target", sets: Sequence[Sequence[Unit]]) -> dict[str, Tensor]:
+    """Layer -> (S, K) float32, 0 for the units that are zero in a set and 1 for others."""
+    layers = list(dict.fromkeys(target.canonical(unit.layer) for units in sets for unit in units))
+    sizes = {row.name: row.units for row in target.layer_table(layers=layers)} if layers else {}
+    masks = {layer: torch.ones(len(sets), sizes[layer]) for layer in layers}
+    for place, units in enumerate(sets):
+        for unit in units:
+            layer = target.canonical(unit.layer)
+            if not 0 <= unit.index < sizes[layer]:
+                raise UserError(
+                    f"Layer `{layer}` of {target.name} has units 0 to {sizes[layer] - 1}, not {unit.index}."
+                )
+            masks[layer][place, unit.index] = 0
+    return masks
+
+
+class _Zeroing(LightningModule):
+    def __init__(self, target: "Target", probe: "Probe", rows: Tensor, masks: dict[str, Tensor], sets: int) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.network = target.module
+        self.target, self.probe, self.rows, self.masks, self.sets = target, probe, rows, masks, sets
+        self.tail = Tail(target, next(iter(masks))) if len(masks) == 1 else None
+        self.place = torch.full((len(probe),), -1).scatter_(0, rows, torch.arange(len(rows)))
+        self.right = torch.zeros(sets, len(rows), dtype=torch.bool)
+
+    def predict_dataloader(self) -> DataLoader:
+        """The batches of this process."""
+        return self.probe.loader(
+            self.target.transform, self.rows, rank=self.trainer.global_rank, world=self.trainer.world_size
+        )
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Asks the network about one batch of (images (B, ...), rows (B,)), set by set; returns the rows."""
+        images, rows = batch
+        assert self.probe.labels is not None
+        place, y = self.place[rows.cpu()], self.probe.labels[rows.cpu()].to(self.device)
+        if self.tail is not None:
+            self.tail.load(images)
+            mask = next(iter(self.masks.values()))
+            step = max(1, COPIES_BYTES // max(1, self.tail.output.nbytes))
+            for start in range(0, self.sets, step):
+                part = mask[start : start + step].to(self.device)
+                logits = self.tail.run(len(part), _silence(part)).unflatten(0, (len(part), len(y)))
+                self.right[start : start + step, place] = (logits.argmax(-1) == y).cpu()
+        else:
+            for number in range(self.sets):
+                with ExitStack() as stack:
+                    for layer, mask in self.masks.items():
+                        if not mask[number].all():
+                            change = _silence(mask[number, None].to(self.device))
+                            stack.enter_context(self.target.edit(layer, change))
+                    logits = class_logits(self.target, self.network(images))
+                self.right[number, place] = (logits.argmax(-1) == y).cpu()
+        if self.trainer.received_sigterm:
+            raise SystemExit(143)
+        return rows
+
+    def on_predict_epoch_end(self) -> None:
+        """Brings together what the processes found; each image was seen by one of them."""
+        if self.trainer.world_size > 1:
+            total = self.trainer.strategy.reduce(self.right.float().to(self.device), reduce_op="sum")
+            self.right = total.cpu() > 0
+
+
+def _silence(mask: Tensor) -> Callable[[Tensor], None]:
+    """Sets to 0 what a mask (C, K) has 0 for, in C copies of a batch one after the other."""
+
+    def change(x: Tensor) -> None:
+        copies = x.unflatten(0, (len(mask), -1))
+        # Not a product: 0 times infinity is no 0.
+        copies.masked_fill_(mask[(slice(None), None, slice(None)) + (None,) * (x.ndim - 2)] == 0, 0)
+
+    return change
