@@ -5,24 +5,21 @@ by name. In later passes those modules are not run, but give back what they gave
 network's logits (a layer that runs several times, a network that goes other ways each time), all of it is run instead.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuronx.errors import UserError
 from neuronx.targets.outputs import first_tensor
+from neuronx.targets.replay import Call, Noted, nan, replayed, wrapped
 from neuronx.targets.target import Target
 
 Change = Callable[[Tensor], object]
 """Writes into an output of the layer with units on axis 1: (B, K), tokens (B, K, T) or maps (B, K, H, W)."""
-
-Call = tuple[nn.Module, int]
-"""The n-th time that a module is called in a forward pass."""
 
 
 class Tail:
@@ -49,12 +46,13 @@ class Tail:
         Raises:
             UserError: The network's output is not (B, C).
         """
-        self.images, self.given = images, {}
-        with self.target.record([self.layer]) as found, _wrapped(self.target.module, self._trace()):
+        noted = Noted((self.module, 0))
+        with self.target.record([self.layer]) as found, wrapped(self.target.module, noted):
             self.logits = class_logits(self.target, self.target.module(images))
         self.output = found[self.layer]
+        self.partial &= noted.counts[self.module] == 1  # not where the layer runs again
+        self.images, self.given = images, noted.given if self.partial else {}
         if not self.partial:
-            self.given = {}
             return
         if not self.needed:
             self.needed = {call: True for call in (None, *self.given)}
@@ -68,59 +66,22 @@ class Tail:
             with self.target.edit(self.layer, change):
                 return class_logits(self.target, network(_copies(images, copies, len(images))))
         inputs = _copies(images, copies, len(images)) if self.needed[None] else _blank(images, copies)
-        with _wrapped(network, self._replay(copies, change)):
+        with wrapped(network, replayed(self._gives(copies, change))):
             return class_logits(self.target, network(inputs))
 
-    def _trace(self) -> "Wrapper":
-        """Notes the calls that are over when the layer's is, those inside others left out, and what they gave."""
-        over: list[tuple[Call, Any]] = []
-        counts: Counter[nn.Module] = Counter()
+    def _gives(self, copies: int, change: Change) -> dict[Call, Callable[[], Any]]:
+        """How the calls that lie before the tail give copies of what they gave."""
+        size = len(self.images)
 
-        def wrapper(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-            def run(*args: Any, **kwargs: Any) -> Any:
-                call, start = (module, counts[module]), len(over)
-                counts[module] += 1
-                output = forward(*args, **kwargs)
-                if not self.given:
-                    del over[start:]
-                    # Later modules may write into what this one gave.
-                    kept = tree_map(_clone, output)
-                    over.append((call, kept))
-                    if module is self.module:
-                        self.given = dict(over)
-                elif module is self.module:
-                    self.partial = False  # the layer runs again
-                return output
+        def give(call: Call) -> Any:
+            if not self.needed[call]:
+                return tree_map(lambda x: _blank(x, copies, size), self.given[call])
+            output = tree_map(lambda x: _copies(x, copies, size), self.given[call])
+            if call[0] is self.module:
+                self.target.edited(self.layer, output, change, copy=False)
+            return output
 
-            return run
-
-        return wrapper
-
-    def _replay(self, copies: int, change: Change) -> "Wrapper":
-        """Gives copies of what was given, instead of calling what lies before the tail."""
-        counts: Counter[nn.Module] = Counter()
-        known = {module for module, _ in self.given}
-
-        def wrapper(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-            if module not in known:
-                return forward
-
-            def run(*args: Any, **kwargs: Any) -> Any:
-                call = module, counts[module]
-                counts[module] += 1
-                if call not in self.given:
-                    return forward(*args, **kwargs)
-                size = len(self.images)
-                if not self.needed[call]:
-                    return tree_map(lambda x: _blank(x, copies, size), self.given[call])
-                output = tree_map(lambda x: _copies(x, copies, size), self.given[call])
-                if module is self.module:
-                    self.target.edited(self.layer, output, change, copy=False)
-                return output
-
-            return run
-
-        return wrapper
+        return {call: partial(give, call) for call in self.given}
 
     def _is_needed(self, call: Call | None) -> bool:
         """Whether the tail reads what a call gave (None: the images); if not, NaN in its place changes nothing."""
@@ -131,7 +92,7 @@ class Tail:
             if call is None:
                 self.images = torch.full_like(images, torch.nan)
             else:
-                self.given = given | {call: tree_map(_nan, given[call])}
+                self.given = given | {call: tree_map(nan, given[call])}
             return not self._agrees(self.run(1))
         except Exception:  # whatever a network does with NaN, it reads it
             return True
@@ -152,25 +113,6 @@ def class_logits(target: Target, output: Any) -> Tensor:
     return logits
 
 
-Wrapper = Callable[[nn.Module, Callable[..., Any]], Callable[..., Any]]
-
-
-@contextmanager
-def _wrapped(network: nn.Module, wrapper: Wrapper) -> Iterator[None]:
-    """Within the context every module's forward is wrapped; then all are as they were."""
-    before = {module: module.__dict__.get("forward") for module in network.modules() if module is not network}
-    try:
-        for module in before:
-            module.forward = wrapper(module, module.forward)
-        yield
-    finally:
-        for module, own in before.items():
-            if own is not None:
-                module.forward = own
-            elif "forward" in module.__dict__:
-                del module.forward
-
-
 def _copies(x: Any, copies: int, batch: int) -> Any:
     """So many copies along the batch axis; what has no such axis stays."""
     if not isinstance(x, Tensor) or not x.ndim or len(x) != batch:
@@ -183,14 +125,3 @@ def _blank(x: Any, copies: int, batch: int | None = None) -> Any:
     if not isinstance(x, Tensor) or not x.ndim or len(x) != (batch or len(x)):
         return x
     return x.new_empty((copies * len(x), *x.shape[1:]))
-
-
-def _clone(x: Any) -> Any:
-    return x.clone() if isinstance(x, Tensor) else x
-
-
-def _nan(x: Any) -> Any:
-    """NaN throughout; what holds none raises, and so counts as read."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError
-    return torch.full_like(x, torch.nan)
