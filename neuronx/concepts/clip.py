@@ -108,7 +108,8 @@ class Clip:
         full = [self.template.replace("{}", text) for text in texts] if self.template else list(texts)
         if not store:
             return self.encoder.embed(full, TEXTS)
-        made = entry("texts", {"clip": self.digest, "texts": list(texts)})
+        reads = getattr(self.encoder.tokenizer, "identity", None)  # of tokenizers of ours, which may change
+        made = entry("texts", {"clip": self.digest, "texts": list(texts), **({"reads": reads} if reads else {})})
         if not made.complete:
             made.write("embeddings.safetensors", save({"embeddings": self.encoder.embed(full, TEXTS)}))
             made.publish()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuronx.checkpoints import find, read
 from neuronx.concepts.encoders import Encoder
+from neuronx.data.shapes.synonyms import MEANING, reading
 from neuronx.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
 
 CONTEXT = 16
 PAD, UNKNOWN = 0, 1
+READING = 2
+"""Raised whenever texts are read otherwise."""
 SILENT = frozenset({"a", "an", "the"})
 
 
 @dataclass(frozen=True)
 class WordTokenizer:
-    """Turns phrases into word numbers: lower case, words of letters and digits, articles left out, the rest `UNKNOWN`.
+    """Turns phrases into word numbers: words of letters and digits in lower case, without articles.
 
-    The end mark has the highest number of all, for open_clip pools the text where the number is highest.
+    A plural or an everyday word is read as the word of the vocabulary that it means (`synonyms.reading`). Other words
+    are left out, since nothing was learned of them; where no word is left the phrase is one `UNKNOWN`. The end mark has
+    the highest number of all, for open_clip pools the text where the number is highest.
 
     Attributes:
         words: The vocabulary; word i has the number i + 2.
@@ -43,6 +48,11 @@ class WordTokenizer:
         return {word: i + 2 for i, word in enumerate(self.words)}
 
     @property
+    def identity(self) -> str:
+        """Changes with how texts are read."""
+        return f"{READING} {sorted(MEANING.items())}"
+
+    @property
     def size(self) -> int:
         """How many numbers there are: padding, unknown, the words and the end mark."""
         return len(self.words) + 3
@@ -52,9 +62,13 @@ class WordTokenizer:
         texts = [texts] if isinstance(texts, str) else list(texts)
         tokens = torch.full((len(texts), self.context), PAD)
         for row, text in enumerate(texts):
-            numbers = [self._numbers.get(word, UNKNOWN) for word in split(text)][: self.context - 1]
+            numbers = self._read(split(text))[: self.context - 1]
             tokens[row, : len(numbers) + 1] = torch.tensor([*numbers, self.size - 1])
         return tokens
+
+    def _read(self, words: list[str]) -> list[int]:
+        read = [self._numbers[meant] for word in words if (meant := reading(word, self._numbers)) is not None]
+        return read or [UNKNOWN] * bool(words)
 
 
 def split(text: str) -> list[str]:

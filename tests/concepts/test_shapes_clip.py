@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,6 +7,7 @@ from neuronx.concepts.shapes_clip import PAD, UNKNOWN, WordTokenizer, vocabulary
 from neuronx.data.shapes.captions import captions
 from neuronx.data.shapes.scene import sample
 from neuronx.data.shapes.words import CONCEPTS
+from neuronx.milannotations.factors import FACTORS, words
 from neuronx.training.contrastive import SENTENCE_WORDS
 
 TOKENIZER = WordTokenizer(("blue", "red", "square"), context=5)
@@ -20,8 +22,29 @@ def test_case_articles_and_punctuation_do_not_matter():
     assert torch.equal(TOKENIZER("A Red, square!"), TOKENIZER(["red square"]))
 
 
-def test_unknown_words_are_unknown_and_the_empty_phrase_is_only_its_end():
-    assert TOKENIZER(["crimson square", ""]).tolist() == [[UNKNOWN, 4, 5, PAD, PAD], [5, PAD, PAD, PAD, PAD]]
+def test_unknown_words_are_left_out_and_the_empty_phrase_is_only_its_end():
+    assert torch.equal(TOKENIZER("crimson square"), TOKENIZER("square"))
+    assert TOKENIZER(["crimson", "", "the"]).tolist() == [[UNKNOWN, 5, PAD, PAD, PAD], *[[5, PAD, PAD, PAD, PAD]] * 2]
+
+
+def test_plurals_and_everyday_words_are_read_as_those_of_the_world():
+    tokenizer = WordTokenizer(vocabulary(CONCEPTS + SENTENCE_WORDS))
+    for said, meant in (
+        ("Mostly gray hoops on a lawn", "grey ring on grass"),
+        ("crosses", "cross"),
+        ("a trio of spiky things", "three pointed object"),
+        ("two objects", "two objects"),
+    ):
+        assert torch.equal(tokenizer(said), tokenizer(meant))
+
+
+@pytest.mark.parametrize("factor", [one for one in FACTORS if not one.endswith("edge")])
+def test_people_may_say_every_factor_of_the_world(factor):
+    tokenizer = WordTokenizer(vocabulary(CONCEPTS + SENTENCE_WORDS))
+    own = tokenizer(factor)[0, 0]
+    assert own != UNKNOWN
+    for said in words(factor):
+        assert own in tokenizer(said) and own in tokenizer(said + "s")
 
 
 def test_long_phrases_are_cut_and_keep_the_end_mark():
