@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuronx.cache import Entry, entry
 from neuronx.errors import UserError
-from neuronx.methods.milan.encoder import Encoder
 from neuronx.recording.walk import predict
 from neuronx.types import Plain, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.milannotations.dataset import Milannotations
     from neuronx.milannotations.layer import Layer
+    from neuronx.targets.target import Target
 
 BLOCK = 32
 """Units in a file."""
@@ -51,6 +51,29 @@ class Source(Protocol):
 
     def pictures(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Images (B, k, 3, H, W) uint8 and masks (B, k, 1, H, W) of some of the units."""
+        ...
+
+
+class Seeing(Protocol):
+    """What makes a vector of a picture and its mask: an encoder, or a CLIP that looks within masks."""
+
+    @property
+    def name(self) -> str:
+        """Of the network."""
+        ...
+
+    @property
+    def target(self) -> "Target":
+        """The network."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Plain]:
+        """All that decides the vectors, but for the pictures and the masks."""
+        ...
+
+    def __call__(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Vectors (N, D) of images (N, 3, H, W) and masks (N, 1, H, W)."""
         ...
 
 
@@ -104,7 +127,7 @@ class LayerSource:
         return images, masks
 
 
-def features_of(units: "Milannotations", encoder: Encoder, trainer: TrainerFactory) -> Features:
+def features_of(units: "Milannotations", encoder: Seeing, trainer: TrainerFactory) -> Features:
     """The features of annotated units, in their order; see `encode`."""
     return encode([LayerSource(layer) for layer in units.folders], torch.from_numpy(units.places), encoder, trainer)
 
@@ -112,7 +135,7 @@ def features_of(units: "Milannotations", encoder: Encoder, trainer: TrainerFacto
 def encode(
     sources: Sequence[Source],
     places: Tensor,
-    encoder: Encoder,
+    encoder: Seeing,
     trainer: TrainerFactory,
     batch_size: int = IMAGES,
     prepare: Callable[[Sequence[int]], None] | None = None,
@@ -148,12 +171,12 @@ def encode(
     return Features(entries, places)
 
 
-def _safe(encoder: Encoder, runner: Trainer) -> Encoder:
+def _safe(encoder: Seeing, runner: Trainer) -> Seeing:
     """The encoder, its network copied where the trainer's precision would change the weights for good."""
     if str(runner.precision) == "32-true" or str(runner.precision).endswith("mixed"):
         return encoder
     target = dataclasses.replace(encoder.target, module=copy.deepcopy(encoder.target.module))
-    return dataclasses.replace(encoder, target=target)
+    return dataclasses.replace(encoder, target=target)  # type: ignore[type-var]
 
 
 class _Pass(LightningModule):
@@ -161,7 +184,7 @@ class _Pass(LightningModule):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Seeing,
         sources: Sequence[Source],
         entries: Sequence[Entry],
         blocks: Sequence[tuple[int, int]],

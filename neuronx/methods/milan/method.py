@@ -1,34 +1,35 @@
 """MILAN as a method: each unit is described by a sentence, written from what it fires on (Hernandez et al., 2022)."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from neuronx.cache import digest
+from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.milan import describer
-from neuronx.methods.milan.captioner import Captions
+from neuronx.methods.milan.captioner import Captioner, Captions
 from neuronx.methods.milan.describer import Describer
 from neuronx.methods.milan.exemplar_source import ExemplarSource, prepare
 from neuronx.methods.milan.features import encode
+from neuronx.methods.milan.writing import Notes, Subject, Told, written
 from neuronx.recording.exemplars import find_exemplars
-from neuronx.types import Explanation, TrainerFactory
+from neuronx.targets.identity import module_digest
+from neuronx.types import Explanation, Plain, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.concepts.clip import Clip
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
-log = logging.getLogger(__name__)
-
 SIDE = 224
 """Of exemplars for an encoder that takes pictures of any size, as published."""
-UNITS = 64
-"""Described at a time."""
 
 
 class Milan:
@@ -53,6 +54,7 @@ class Milan:
         beam_size: int | None = None,
         length: int | None = None,
         rerank: str | None = None,
+        masked: float = False,
         clip: "Clip | None" = None,
     ) -> None:
         """Chooses a captioner and how it writes; what is None is as it was trained or published.
@@ -70,6 +72,8 @@ class Milan:
             beam_size: Captions that are chosen from.
             length: Tokens of a caption at most, its stop included.
             rerank: `clip` chooses among the beam the caption that is most similar to the exemplars.
+            masked: Of that similarity, the share of what the CLIP sees within the masks (`MaskedClip`): 0 or False
+                compares with whole exemplars, 1 or True with the masked parts only.
             clip: Who says what is similar.
         """
         if rerank not in (None, "clip"):
@@ -78,10 +82,17 @@ class Milan:
             raise UserError("milan.rerank=clip needs a CLIP: choose one with clip=.")
         if rerank == "clip" and strategy not in (None, "beam", "rerank"):
             raise UserError(f"milan.rerank=clip chooses among a beam, and strategy={strategy} makes none.")
+        if not 0 <= masked <= 1 or (masked and rerank is None):
+            raise UserError(
+                f"milan.masked={masked}: the share of what a CLIP sees within masks, 0 to 1, for milan.rerank=clip."
+            )
         self.weights, self.key, self.encoder, self.published_masks = weights, key, encoder, published_masks
-        self.k, self.quantile, self.clip = k, quantile, clip if rerank == "clip" else None
+        self.k, self.quantile, self.masked = k, quantile, float(masked)
+        self.clip = clip if rerank == "clip" else None
         given = {"strategy": strategy, "pmi": pmi, "temperature": temperature, "beam_size": beam_size, "length": length}
         self.options = {name: value for name, value in given.items() if value is not None}
+        if self.clip is not None:
+            self.options.setdefault("strategy", "beam")
 
     @cached_property
     def describer(self) -> Describer:
@@ -109,56 +120,79 @@ class Milan:
             for layer, one in found.items()
         ]
         # Units that never fire are left out: their masks are empty, and there is nothing to describe.
-        places = [
-            torch.stack([torch.full_like(rows, at), rows], 1)
-            for at, source in enumerate(sources)
-            for rows in (source.fires.nonzero().squeeze(1),)
+        fire = [source.fires.nonzero().squeeze(1) for source in sources]
+        places = torch.cat([torch.stack([torch.full_like(rows, at), rows], 1) for at, rows in enumerate(fire)])
+        features = encode(sources, places, self.describer.encoder, trainer, prepare=_look(sources, trainer))
+        seen = self._seen(sources, places, probe, trainer)
+
+        def write(captioner: Captioner, units: Tensor) -> list[Told]:
+            told = replace(self.describer, captioner=captioner).write(features[units], **self.options)
+            if self.clip is None or seen is None:
+                scores = told.scores.tolist()
+                return [(text, (("score", score),)) for text, score in zip(told.captions, scores, strict=True)]
+            return most_similar(told, self.describer, self.clip, seen(units))
+
+        starts = torch.tensor([0, *map(len, fire)]).cumsum(0).tolist()
+        of = [
+            Subject(one.key, torch.arange(*part)) for one, part in zip(features.entries, pairwise(starts), strict=True)
         ]
-
-        def look(missing: Sequence[int]) -> None:
-            prepare([sources[at] for at in missing], trainer)
-
-        features = encode(sources, torch.cat(places), self.describer.encoder, trainer, prepare=look)
-        device = trainer().strategy.root_device
-        self.describer.captioner.to(device)
-        described: dict[tuple[int, int], tuple[str, tuple[tuple[str, float], ...]]] = {}
-        for some in torch.arange(len(features)).split(UNITS) if len(features) else ():
-            rows = features.places[some]
-            exemplars = [sources[at].exemplars.rows[sources[at].units[row]] for at, row in rows.tolist()]
-            texts, notes = self._write(features[some], torch.stack(exemplars), probe, trainer)
-            described |= dict(zip(map(tuple, rows.tolist()), zip(texts, notes, strict=True), strict=True))
+        told = written(of, self.describer.captioner, self._how, write, trainer)
         return [
-            _explanation(source, row, *described.get((at, row), ("", ())))
-            for at, source in enumerate(sources)
+            _explanation(source, row, *said.get(row, ("", ())))
+            for source, rows, texts in zip(sources, fire, told, strict=True)
+            for said in (dict(zip(rows.tolist(), texts, strict=True)),)
             for row in range(source.count)
         ]
 
-    def _write(
-        self, features: Tensor, rows: Tensor, probe: "Probe", trainer: TrainerFactory
-    ) -> tuple[Sequence[str], list[tuple[tuple[str, float], ...]]]:
-        """Captions of some units with their notes, from features (U, k, D) and the exemplars' rows (U, k)."""
+    @property
+    def _how(self) -> dict[str, Plain]:
+        """All that decides a caption beside the features."""
+        captioner = self.describer.captioner
+        usual = {name: getattr(captioner, name) for name in ("strategy", "temperature", "beam_size", "length")}
+        clip = None if self.clip is None else [self.clip.digest, self.masked]
+        return {
+            "captioner": module_digest(captioner),
+            "words": digest(list(captioner.vocabulary.words)),
+            "published": self.describer.published,
+            "options": usual | self.options,
+            "clip": clip,
+        }
+
+    def _seen(
+        self, sources: Sequence[ExemplarSource], places: Tensor, probe: "Probe", trainer: TrainerFactory
+    ) -> Callable[[Tensor], Tensor] | None:
+        """From units (n,) to what the CLIP sees in their exemplars, (n, k, E); None without a CLIP."""
         if self.clip is None:
-            written = self.describer.write(features, **self.options)
-            return written.captions, [(("score", score),) for score in written.scores.tolist()]
-        written = self.describer.write(features, **({"strategy": "beam"} | self.options))
-        return most_similar(written, self.describer, self.clip, self.clip.embed_images(probe, trainer)[rows])
+            return None
+        whole = self.clip.embed_images(probe, trainer)
+        rows = torch.cat([source.exemplars.rows[source.units] for source in sources])
+        starts = torch.tensor([0, *(source.count for source in sources)]).cumsum(0)
+        rows = rows[starts[places[:, 0]] + places[:, 1]]
+        if not self.masked:
+            return lambda units: whole[rows[units]]
+        masks = MaskedClip(self.clip.encoder.image_target(self.clip.name), self.describer.encoder.published_masks)
+        parts = encode(sources, places, masks, trainer, prepare=_look(sources, trainer))
+        return lambda units: torch.lerp(whole[rows[units]], parts[units], self.masked)
 
 
-def most_similar(
-    written: Captions, by: Describer, clip: "Clip", images: Tensor
-) -> tuple[list[str], list[tuple[tuple[str, float], ...]]]:
+def _look(sources: Sequence[ExemplarSource], trainer: TrainerFactory) -> Callable[[Sequence[int]], None]:
+    """Prepares some of the sources, those that are not yet."""
+    return lambda missing: prepare([sources[at] for at in missing if sources[at].maps is None], trainer)
+
+
+def most_similar(told: Captions, by: Describer, clip: "Clip", images: Tensor) -> list[Told]:
     """Of each unit's beam the caption with the largest mean cosine to its exemplars; of equals the first.
 
     Args:
-        written: With beams of W captions.
+        told: With beams of W captions.
         by: Who wrote them.
         clip: Whose embeddings are compared.
-        images: (U, k, E) unit embeddings of the exemplars.
+        images: (U, k, E) embeddings of the exemplars.
 
     Returns:
-        Captions, and their notes: the score in the beam, and the mean cosine.
+        Captions, with the score in the beam and the mean cosine as notes.
     """
-    beams: Any = written.beams
+    beams: Any = told.beams
     tokens = beams.tokens
     texts = by.captioner.vocabulary.sentences(tokens.flatten(0, 1))
     distinct = list(dict.fromkeys(texts))
@@ -167,15 +201,15 @@ def most_similar(
     embedded = clip.embed_texts(distinct, store=False)
     # The mean of cosines is the cosine sum of the mean embedding.
     cosines = (images.float().mean(1) @ embedded.float().T).gather(1, index)
-    best = cosines.max(1).indices
-    chosen = index.gather(1, best.unsqueeze(1)).squeeze(1).tolist()
-    scores = beams.scores.cpu().gather(1, best.unsqueeze(1)).squeeze(1).tolist()
-    similar = cosines.gather(1, best.unsqueeze(1)).squeeze(1).tolist()
-    notes = [(("score", score), ("clip", cosine)) for score, cosine in zip(scores, similar, strict=True)]
-    return [distinct[i] for i in chosen], notes  # type: ignore[return-value]
+    best = cosines.max(1, keepdim=True).indices
+    chosen, scores, similar = (one.gather(1, best)[:, 0].tolist() for one in (index, beams.scores.cpu(), cosines))
+    return [
+        (distinct[i], (("score", score), ("clip", cosine)))
+        for i, score, cosine in zip(chosen, scores, similar, strict=True)
+    ]
 
 
-def _explanation(source: ExemplarSource, row: int, text: str, notes: tuple[tuple[str, float], ...]) -> Explanation:
+def _explanation(source: ExemplarSource, row: int, text: str, notes: Notes) -> Explanation:
     unit = source.exemplars.units[int(source.units[row])]
     if not text:
         return Explanation(unit, ())

@@ -10,7 +10,7 @@ import torch
 from neuronx import milannotations
 from neuronx.errors import UserError
 from neuronx.methods.milan import features as module
-from neuronx.methods.milan.encoder import load
+from neuronx.methods.milan.encoder import Encoder, load
 from neuronx.methods.milan.features import Features, features_of
 
 HERE = Path(__file__).resolve()
@@ -33,13 +33,13 @@ def units(tmp_path):
 def calls(monkeypatch):
     """How many pictures went through the encoder."""
     seen = []
-    plain = module.Encoder.__call__
+    plain = Encoder.__call__
 
     def counted(self, images, masks=None):
         seen.append(len(images))
         return plain(self, images, masks)
 
-    monkeypatch.setattr(module.Encoder, "__call__", counted)
+    monkeypatch.setattr(Encoder, "__call__", counted)
     return seen
 
 

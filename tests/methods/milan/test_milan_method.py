@@ -6,6 +6,7 @@ import torch
 from test_milan_describer import captioner
 
 from neuronx.concepts.clip import Clip
+from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import Unsuitable, UserError
 from neuronx.methods.milan import encoder
@@ -15,7 +16,7 @@ from neuronx.recording.exemplars import find_exemplars
 from neuronx.targets import shapes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-import oracles_milannotations as oracle  # noqa: E402
+import oracles_milannotations as oracle
 
 PHRASES = ("red", "green", "blue", "circle", "square", "star", "grass", "sky", "sand", "striped")
 
@@ -65,11 +66,35 @@ def test_units_are_described_by_their_exemplars(describer, target, probe, traine
 def test_a_second_look_costs_nothing(describer, target, probe, trainer, monkeypatch):
     method = Milan(describer, k=3)
     first = method.explain(target, probe, trainer)
-    from neuronx.methods.milan import method as module
-
-    monkeypatch.setattr(module, "prepare", None)
+    for place in ("method.prepare", "describer.Describer.write"):
+        monkeypatch.setattr(f"neuronx.methods.milan.{place}", None)
     monkeypatch.setattr(encoder.Encoder, "__call__", None)
     assert method.explain(target, probe, trainer) == first
+
+
+def test_captions_are_written_anew_where_anything_differs(describer, target, probe, trainer, monkeypatch):
+    asked = []
+    plain = Describer.write
+
+    def counted(self, features, **options):
+        asked.append(len(features))
+        return plain(self, features, **options)
+
+    monkeypatch.setattr(Describer, "write", counted)
+    some = target.select(layers=["layer4"], units=[2, 3, 4])
+    for times, options in enumerate(({"length": 3}, {"length": 4}, {"length": 3, "beam_size": 2}), 1):
+        found = [Milan(describer, k=4, **options).explain(some, probe, trainer) for _ in range(2)]
+        assert found[0] == found[1] and len(asked) == times
+    other = Describer(captioner(PHRASES, seed=1).eval(), describer.encoder, "test", domain="shapes")
+    assert Milan(other, k=4, length=3).explain(some, probe, trainer) != found[0] and len(asked) == 4
+
+
+def test_samples_are_the_same_again(describer, target, probe, trainer, monkeypatch, tmp_path):
+    some = target.select(layers=["layer4"], units=[2, 3, 4])
+    first = Milan(describer, k=4, strategy="sample").explain(some, probe, trainer)
+    monkeypatch.setenv("NEURONX_CACHE", str(tmp_path))
+    torch.rand(1)
+    assert Milan(describer, k=4, strategy="sample").explain(some, probe, trainer) == first
 
 
 def test_units_that_never_fire_are_not_described(describer, probe, trainer):
@@ -96,11 +121,30 @@ def test_a_clip_chooses_among_the_beam(describer, target, probe, trainer):
         assert dict(one.notes)["clip"] == pytest.approx(mine.mean().item(), abs=1e-5)
     features = torch.rand(3, 4, 224)
     beams = describer.write(features, strategy="beam")
-    texts, notes = most_similar(beams, describer, clip, images[:12].view(3, 4, -1))
-    for i, text in enumerate(texts):
+    for i, (text, notes) in enumerate(most_similar(beams, describer, clip, images[:12].view(3, 4, -1))):
         choice = [describer.captioner.vocabulary.sentence(row) for row in beams.beams.tokens[i]]
         every = (images[4 * i : 4 * i + 4] @ clip.embed_texts(choice).T).mean(0)
-        assert dict(notes[i])["clip"] == pytest.approx(every.max().item(), abs=1e-5) and text in choice
+        assert dict(notes)["clip"] == pytest.approx(every.max().item(), abs=1e-5) and text in choice
+
+
+def test_a_clip_may_look_within_the_masks(describer, target, probe, trainer):
+    clip = Clip.shapes("explainer")
+    looking = MaskedClip(clip.encoder.image_target(clip.name))
+    some = target.select(layers=["layer4"], units=[2, 3])
+    own = find_exemplars(some, probe, trainer, k=4)["layer4"]
+    images = clip.embed_images(probe, trainer)
+    for share in (1.0, 0.25):
+        for one in Milan(describer, k=4, rerank="clip", clip=clip, masked=share).explain(some, probe, trainer):
+            pictures = probe.load(list(one.evidence))
+            with torch.inference_mode(), target.record(["layer4"]) as seen:
+                target.module(target.transform(pictures))
+            planes, threshold = seen["layer4"][:, one.unit.index], own.thresholds[one.unit.index].item()
+            masks = torch.stack([torch.from_numpy(oracle.mask(plane, threshold, 64)) for plane in planes])
+            text = clip.embed_texts([str(one)])[0]
+            within = looking(pictures, masks[:, None]) @ text
+            whole = images[torch.tensor(one.evidence)] @ text
+            expected = share * within.mean() + (1 - share) * whole.mean()
+            assert dict(one.notes)["clip"] == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_options_go_to_the_captioner(describer, target, probe, trainer):
@@ -114,6 +158,9 @@ def test_mistakes_are_said(describer, target, probe, trainer):
         Milan(describer, rerank="clap")
     with pytest.raises(UserError, match="clip="):
         Milan(describer, rerank="clip")
+    for masked, rerank in ((2, "clip"), (True, None)):
+        with pytest.raises(UserError, match=rf"milan\.masked={masked}: .*0 to 1"):
+            Milan(describer, rerank=rerank, clip=Clip.shapes("judge"), masked=masked)
     with pytest.raises(UserError, match="strategy=greedy"):
         Milan(describer, rerank="clip", clip=Clip.shapes("judge"), strategy="greedy")
     natural = Describer(describer.captioner, describer.encoder, "test", domain="natural")
