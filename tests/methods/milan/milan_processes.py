@@ -1,4 +1,4 @@
-"""Run by test_milan_features: two processes make the features of a folder: milan_processes.py ROOT OUT."""
+"""Run by test_milan_features: two processes make the features of a folder and captions: milan_processes.py ROOT OUT."""
 
 import sys
 from functools import partial
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from neuronx import milannotations
-from neuronx.methods.milan import features
+from neuronx.methods.milan import features, writing
 from neuronx.methods.milan.encoder import load
 from neuronx.trainer import is_first, make
 
@@ -17,5 +17,16 @@ if __name__ == "__main__":
     trainer = partial(make, accelerator="cpu", devices=2, strategy="ddp", enable_progress_bar=False)
     units = milannotations.load("net/data", sys.argv[1])
     found = features.features_of(units, load("shapes_resnet"), trainer)
+    writing.UNITS = 2
+    subjects = [writing.Subject("a", torch.arange(5)), writing.Subject("b", torch.arange(5, 6))]
+    told = writing.written(
+        subjects,
+        torch.nn.Linear(1, 1),
+        None,
+        lambda _, rows: [(f"{row}", (("rows", len(rows)),)) for row in rows.tolist()],
+        trainer,
+    )
+    sizes = [2, 2, 2, 2, 1, 1]
+    assert [one for some in told for one in some] == [(f"{i}", (("rows", size),)) for i, size in enumerate(sizes)]
     if is_first():
         np.save(sys.argv[2], found[torch.arange(len(units))].numpy())
