@@ -11,7 +11,7 @@ from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.explanations import ExplanationFile, by_method, read_files
 from neuronx.io import Table
 from neuronx.trainer import is_first
-from neuronx.types import Explanation, Judge, Method, Plain, Score, TrainerFactory
+from neuronx.types import Checks, Explanation, Judge, Method, Plain, Score, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -80,6 +80,8 @@ def evaluate(
         for method, how in methods.items():
             log.info("%s: explaining %s by %s", name, ", ".join(target.layers), method)
             try:
+                if optional and isinstance(how, Checks):
+                    how.check(images)
                 explained[method] = of_units(how.explain(target, images, trainer), target)
             except Unsuitable as reason:
                 if not optional or (method == list(methods)[-1] and not explained):

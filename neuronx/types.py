@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import total_ordering
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -127,6 +127,15 @@ class Method(Protocol):
 
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
         """Explains the units of every layer in `target.layers`, from the train and val images of `probe` only."""
+        ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A method that explains by any pictures when it is asked for by name, and knows which do not suit it."""
+
+    def check(self, probe: "Probe") -> None:
+        """Raises Unsuitable for pictures that do not suit it."""
         ...
 
 

@@ -23,6 +23,11 @@ class DoesNotSuit:
         raise Unsuitable("There are no labels.")
 
 
+class Doubts(Suits):
+    def check(self, probe):
+        raise Unsuitable("It knows other pictures.")
+
+
 @pytest.fixture
 def job(trainer):
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
@@ -42,6 +47,13 @@ def test_a_default_method_that_does_not_suit_is_left_out(job, caplog):
 def test_a_method_asked_for_must_suit(job):
     with pytest.raises(UserError, match="no labels"):
         pipeline.evaluate(methods={"a": DoesNotSuit(), "b": Suits()}, **job)
+
+
+def test_a_method_in_doubt_explains_only_where_it_was_asked_to(job, caplog):
+    methods = {"a": Doubts(), "b": Suits()}
+    assert list(pipeline.evaluate(methods=methods, optional=True, **job).explanations) == [("net", "b")]
+    assert "a is left out for net. It knows other pictures." in caplog.text
+    assert list(pipeline.evaluate(methods=methods, **job).explanations) == [("net", "a"), ("net", "b")]
 
 
 def test_one_method_at_least_must_suit(job):

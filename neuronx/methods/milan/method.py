@@ -1,5 +1,6 @@
 """MILAN as a method: each unit is described by a sentence, written from what it fires on (Hernandez et al., 2022)."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from neuronx.concepts.clip import Clip
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
+
+log = logging.getLogger(__name__)
 
 SIDE = 224
 """Of exemplars for an encoder that takes pictures of any size, as published."""
@@ -101,18 +104,27 @@ class Milan:
             return self.weights
         return describer.load(self.weights, self.key, self.encoder, self.published_masks)
 
+    def check(self, probe: "Probe") -> None:
+        """Raises Unsuitable where the captioner knows pictures of another kind.
+
+        It can describe others nevertheless, in the words of its own kind, and `explain` does.
+        """
+        if self.describer.domain not in ("", probe.domain):
+            raise Unsuitable(
+                f"The captioner {self.describer.name} knows {self.describer.domain} pictures, and those of "
+                f"`{probe.name}` are {probe.domain}: set milan.weights=published or FILE."
+            )
+
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
         """Describes the units asked for, from the train and val images.
 
         Raises:
-            Unsuitable: The captioner knows pictures of another domain.
             UserError: No captioner of that name, or as `find_exemplars`.
         """
-        if self.describer.domain not in ("", probe.domain):
-            raise Unsuitable(
-                f"The captioner {self.describer.name} knows {self.describer.domain} pictures and cannot describe units "
-                f"by those of `{probe.name}`, which are {probe.domain}: set milan.weights=published or FILE."
-            )
+        try:
+            self.check(probe)
+        except Unsuitable as reason:
+            log.warning("%s Its words are about the pictures that it knows.", reason)
         found = find_exemplars(target, probe, trainer, target.layers, k=self.k, quantile=self.quantile)
         size = self.describer.encoder.side or SIDE
         sources = [

@@ -163,6 +163,13 @@ def test_mistakes_are_said(describer, target, probe, trainer):
             Milan(describer, rerank=rerank, clip=Clip.shapes("judge"), masked=masked)
     with pytest.raises(UserError, match="strategy=greedy"):
         Milan(describer, rerank="clip", clip=Clip.shapes("judge"), strategy="greedy")
+
+
+def test_pictures_of_another_kind_are_described_in_words_of_its_own(describer, target, probe, trainer, caplog):
     natural = Describer(describer.captioner, describer.encoder, "test", domain="natural")
-    with pytest.raises(Unsuitable, match="knows natural pictures"):
-        Milan(natural).explain(target, probe, trainer)
+    some = target.select(layers=["layer4"], units=[1, 2])
+    with pytest.raises(Unsuitable, match=r"test knows natural pictures, and those of `shapes` are shapes: set milan"):
+        Milan(natural, k=4).check(probe)
+    assert Milan(natural, k=4).explain(some, probe, trainer) == Milan(describer, k=4).explain(some, probe, trainer)
+    assert "Its words are about the pictures that it knows" in caplog.text
+    Milan(describer).check(probe)
