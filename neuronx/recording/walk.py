@@ -106,7 +106,7 @@ def watch(
         rows: The images; all by default.
         batch_size: Images at a time; the probe's own by default.
     """
-    predict(Pass(_safe(target, runner), probe, watchers, rows, batch_size), runner)
+    predict(Pass(untouched(target, runner), probe, watchers, rows, batch_size), runner)
 
 
 def predict(module: LightningModule, runner: Trainer) -> None:
@@ -223,7 +223,7 @@ class _Visitor:
         pass
 
 
-def _safe(target: Target, runner: Trainer) -> Target:
+def untouched(target: Target, runner: Trainer) -> Target:
     """The target, its network copied where the trainer's precision would change the weights for good."""
     if str(runner.precision) == "32-true" or str(runner.precision).endswith("mixed"):
         return target

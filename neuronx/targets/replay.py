@@ -4,7 +4,7 @@ What comes before is seen in one forward pass, from the order of the calls; no a
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,14 +39,18 @@ class Noted:
     """What the calls of a forward pass gave that are over when `last` is; those inside others are left out.
 
     Attributes:
+        last: The last call of interest.
+        only: Calls to note, wherever they are; by default all but those inside others.
+        then: Called once `last` is over.
         given: In the order in which they ended, copied, since later modules may write into what these gave; empty
             until `last` is over.
         counts: How often each module has been called, also later.
     """
 
-    def __init__(self, last: Call, then: Callable[[], None] = lambda: None) -> None:
-        """Takes the last call of interest, and what is done once it is over."""
-        self.last, self.then = last, then
+    def __init__(
+        self, last: Call, only: Collection[Call] | None = None, then: Callable[[], None] = lambda: None
+    ) -> None:
+        self.last, self.only, self.then = last, only, then
         self.given: dict[Call, Any] = {}
         self.counts: Counter[nn.Module] = Counter()
         self._over: list[tuple[Call, Any]] = []
@@ -59,8 +63,10 @@ class Noted:
             self.counts[module] += 1
             output = forward(*args, **kwargs)
             if not self.given:
-                del self._over[start:]
-                self._over.append((call, tree_map(clone, output)))
+                if self.only is None:
+                    del self._over[start:]
+                if self.only is None or call in self.only:
+                    self._over.append((call, tree_map(clone, output)))
                 if call == self.last:
                     self.given = dict(self._over)
                     self.then()
@@ -82,6 +88,25 @@ def replayed(gives: Mapping[Call, Callable[[], Any]]) -> Wrapper:
             call = module, counts[module]
             counts[module] += 1
             return gives[call]() if call in gives else forward(*args, **kwargs)
+
+        return run
+
+    return wrapper
+
+
+def changed(call: Call, change: Callable[[Any], Any]) -> Wrapper:
+    """Everything runs as it is, and what one call gives is changed."""
+    counts: Counter[nn.Module] = Counter()
+
+    def wrapper(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        if module is not call[0]:
+            return forward
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            number = counts[module]
+            counts[module] += 1
+            output = forward(*args, **kwargs)
+            return change(output) if number == call[1] else output
 
         return run
 

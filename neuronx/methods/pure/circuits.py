@@ -1,0 +1,264 @@
+"""Circuits: which channels of a lower layer a unit's activation on an image comes from, for many pairs at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from neuronx.cache import Entry, entry
+from neuronx.data.probe import Batches, Probe
+from neuronx.errors import UserError, unknown
+from neuronx.latents import Inputs
+from neuronx.methods.pure.closed_form import Adjacent
+from neuronx.methods.pure.features import Features
+from neuronx.methods.pure.gradient import SEEDS, Gradient
+from neuronx.methods.pure.lrp import Lrp
+from neuronx.methods.pure.pairs import find_pairs, write_pairs
+from neuronx.methods.pure.stages import lower_layer
+from neuronx.recording.record import identity
+from neuronx.recording.walk import predict, untouched
+from neuronx.targets.segment import Segment
+from neuronx.targets.target import Target
+from neuronx.types import Plain, TrainerFactory
+
+PAIRS = 32
+"""Pairs that go through the segment at a time."""
+BLOCK = 1024
+"""Pairs in a file of the store."""
+RULES = ("gradient", "lrp", "adjacent")
+
+
+@dataclass(frozen=True)
+class Circuits:
+    """What drives units on images.
+
+    Attributes:
+        vectors: (P, C') float32, the relevance of each lower channel, signed; absolute values sum to 1, or are all 0
+            where the unit does not fire.
+        lower: The lower layer.
+    """
+
+    vectors: Tensor
+    lower: str
+
+
+class Rule(Protocol):
+    """How relevance goes from units to lower channels."""
+
+    @property
+    def lower(self) -> str:
+        """The lower layer."""
+        ...
+
+    @property
+    def key(self) -> Plain:
+        """What the relevance depends on besides the layers."""
+        ...
+
+    @property
+    def reads(self) -> Plain:
+        """What the features of an image are made of; known after `trace`."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Number of lower channels C'; known after `trace`."""
+        ...
+
+    @property
+    def units(self) -> int:
+        """Number of units of the layer; known after `trace`."""
+        ...
+
+    def trace(self, inputs: Inputs) -> None:
+        """Looks at the network with two images; UserError where there can be no circuit."""
+        ...
+
+    def features(self, inputs: Inputs) -> list[Tensor]:
+        """What is kept of some images, images on the first axis."""
+        ...
+
+    def relevance(self, features: list[Tensor], units: Tensor) -> Tensor:
+        """The relevance (P, C') of features of P images for a unit (P,) each."""
+        ...
+
+
+def circuit_vectors(
+    target: Target,
+    probe: Probe,
+    trainer: TrainerFactory,
+    layer: str,
+    rows: Tensor,
+    units: Tensor,
+    *,
+    lower: str | None = None,
+    rule: str = "gradient",
+    seed: str = "activation",
+    norm: bool = True,
+    batch_size: int | None = None,
+) -> Circuits:
+    """How much each channel of a lower layer contributes to units' activations, for pairs of image and unit.
+
+    The network runs once for each distinct image, and up to the lower layer only; then one backward pass for a batch of
+    pairs goes through what lies between the layers. Everything is kept in the store: pairs that any earlier call has
+    made, or that a run made before it broke off, are not made again, and features serve all units, rules and seeds.
+    Under DDP each process makes the pairs of its share of the images.
+
+    The vectors are R / (sum_j |R_j| + 1e-10), R as the rule says: `gradient.py`, `lrp.py`, `closed_form.py`.
+
+    Args:
+        target: The network.
+        probe: The images.
+        trainer: Makes the trainer whose `predict` runs the pass.
+        layer: Of the units.
+        rows: (P,) int64, the image of each pair.
+        units: (P,) int64, the unit of each pair, its column in the layer.
+        lower: The lower layer; by default the one before, see `lower_layer`. Not for the rule `adjacent`.
+        rule: `gradient` (gradient times activation, as published), `lrp` (needs zennit), or `adjacent` (the closed form
+            for the inputs of the unit's own last linear operation).
+        seed: Which positions of the unit's map count: `activation` (each with its activation, as published), `peak`
+            (the largest only) or `one` (all where it fires alike).
+        norm: False gives R itself.
+        batch_size: Pairs at a time.
+
+    Raises:
+        UserError: A first layer, layers without a path, unknown layers, rules or seeds, rows or units that do not
+            exist, a network that cannot be differentiated or that a rule does not cover, relevance that is not finite.
+    """
+    if seed not in SEEDS:
+        raise unknown("seed", seed, SEEDS)
+    runner = trainer()
+    target, layer = untouched(target, runner), target.canonical(layer)
+    way = _rule(target, layer, lower, rule, seed)
+    rows, units = rows.cpu().long(), units.cpu().long()
+    _check(rows, units, len(probe))
+    key = identity(target, layer, probe, runner) | {"lower": way.lower, "way": way.key}
+    place = entry("circuits", key)
+    missing = ~find_pairs(place).have(rows, units)
+    if bool(missing.any()) or not len(rows):
+        first = rows[missing].unique()[:2] if len(rows) else torch.zeros(1, dtype=torch.int64)
+        way.trace(next(iter(probe.loader(target.transform, first, batch_size=2)))[0])
+        if len(rows) and int(units.max()) >= way.units:
+            raise UserError(f"There is no unit {int(units.max())}: layer `{layer}` has units 0 to {way.units - 1}.")
+        kept = entry("circuit-features", identity(target, way.lower, probe, runner) | {"reads": way.reads})
+        pairs = torch.stack([rows[missing], units[missing]], 1).unique(dim=0)
+        predict(_Pass(target, way, probe, pairs, place, Features(kept), batch_size or PAIRS), runner)
+    runner.strategy.barrier()
+    vectors = find_pairs(place).vectors(rows, units) if len(rows) else torch.zeros(0, way.width)
+    if not bool(vectors.isfinite().all()):
+        pair = int((~vectors.isfinite()).any(1).nonzero()[0, 0])
+        where = f"unit {int(units[pair])} of `{layer}` on image {int(rows[pair])}"
+        raise UserError(f"The circuit of {where} is NaN or infinite; check the weights and transform of {target.name}.")
+    return Circuits(normalised(vectors) if norm else vectors, way.lower)
+
+
+def normalised(relevance: Tensor) -> Tensor:
+    """Relevance (P, C') with absolute values that sum to 1 in each row; rows of zeros stay."""
+    return relevance / (relevance.abs().sum(1, keepdim=True) + 1e-10)
+
+
+def _rule(target: Target, layer: str, lower: str | None, rule: str, seed: str) -> Rule:
+    if rule == "adjacent":
+        if lower is not None:
+            raise UserError(
+                "rule=adjacent finds the lower layer itself: the input of the unit's last linear operation."
+            )
+        return Adjacent(target, layer, seed)
+    if rule not in RULES:
+        raise unknown("rule", rule, RULES)
+    segment = Segment(target, lower_layer(target, layer) if lower is None else lower, layer)
+    return Gradient(segment, seed) if rule == "gradient" else Lrp(segment, seed)
+
+
+def _check(rows: Tensor, units: Tensor, images: int) -> None:
+    if rows.ndim != 1 or rows.shape != units.shape:
+        shapes = f"{tuple(rows.shape)} and {tuple(units.shape)}"
+        raise UserError(f"Pairs are given by rows (P,) and units (P,), not by shapes {shapes}.")
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < images:
+        raise UserError(f"rows {int(rows.min())} to {int(rows.max())} are asked for, but the data has {images} images.")
+    if len(units) and int(units.min()) < 0:
+        raise UserError(f"There is no unit {int(units.min())}.")
+
+
+class _Pass(LightningModule):
+    """Goes through images and makes the vectors of all pairs of each."""
+
+    def __init__(
+        self,
+        target: Target,
+        way: Rule,
+        probe: Probe,
+        pairs: Tensor,
+        place: Entry,
+        features: Features,
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.network = target.module
+        self.target, self.way, self.probe, self.pairs = target, way, probe, pairs
+        self.place, self.kept, self.batch_size = place, features, batch_size
+        self.waiting: list[tuple[Tensor, Tensor]] = []
+
+    def predict_dataloader(self) -> DataLoader:
+        """The images of this process, and their inputs where their features are not in the store."""
+        rows = self.pairs[:, 0].unique()
+        # Which images are a process's own does not depend on what the others have made meanwhile.
+        mine = rows[rows % self.trainer.world_size == self.trainer.global_rank]
+        pictures = self.probe.loader(self.target.transform).dataset
+        batches = Batches(mine, self.probe.batch_size)
+        data = _Missing(pictures, self.kept)
+        return DataLoader(data, sampler=batches, batch_size=None, num_workers=self.probe.num_workers)
+
+    def predict_step(self, batch: tuple[Tensor, list[list[Tensor]], Any], _: int) -> Tensor:
+        """Makes and writes the vectors of all pairs of some images; returns the images' rows."""
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._make(batch[0].cpu(), self._features(*batch))
+
+    def _make(self, rows: Tensor, features: list[Tensor]) -> Tensor:
+        own = self.pairs[torch.isin(self.pairs[:, 0], rows)]
+        for pairs in own.split(self.batch_size):
+            at = torch.searchsorted(rows, pairs[:, 0].contiguous()).to(self.device)
+            found = self.way.relevance([part[at] for part in features], pairs[:, 1].to(self.device))
+            self.waiting.append((pairs, found.detach().cpu()))
+            if len(self.waiting) * self.batch_size >= BLOCK:
+                self._write()
+        return rows
+
+    def on_predict_end(self) -> None:
+        """Writes what is still in memory."""
+        self._write()
+
+    def _features(self, rows: Tensor, known: list[list[Tensor]], inputs: Any) -> list[Tensor]:
+        """The features of a batch of images, those that were not in the store made and kept."""
+        made = self.way.features(inputs) if inputs is not None else []
+        fresh = iter(zip(*made, strict=True))
+        found = [features or list(next(fresh)) for features in known]
+        for row, features, before in zip(rows.tolist(), found, known, strict=True):
+            if not before:
+                self.kept.write(row, features)
+        return [torch.stack(parts).to(self.device) for parts in zip(*found, strict=True)]
+
+    def _write(self) -> None:
+        if self.waiting:
+            pairs, vectors = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
+            write_pairs(self.place, pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), vectors)
+            self.waiting = []
+        if self.trainer.received_sigterm:
+            raise SystemExit(143)
+
+
+class _Missing(Dataset):
+    """Images by their rows: (rows (B,), features on disk or nothing for each, inputs of those without features)."""
+
+    def __init__(self, pictures: Dataset, kept: Features) -> None:
+        self.pictures, self.kept = pictures, kept
+
+    def __getitem__(self, rows: Sequence[int]) -> tuple[Tensor, list[list[Tensor]], Inputs | None]:
+        known = [self.kept.read(row) for row in rows]
+        missing = [row for row, features in zip(rows, known, strict=True) if not features]
+        return torch.tensor(rows), known, self.pictures[missing][0] if missing else None

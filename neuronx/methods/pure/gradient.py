@@ -1,0 +1,96 @@
+"""Gradient times activation: the relevance of lower channels as PURE publishes it (Dreyer et al., CVPR-W 2024).
+
+With A the map of a unit and x the lower layer's output: G_j(q) = sum_p max(A(p), 0) dA(p)/dx_j(q), and the relevance of
+channel j is R_j = sum_q x_j(q) G_j(q). A position counts with the square of its activation.
+"""
+
+import torch
+from torch import Tensor
+
+from neuronx.latents import Inputs
+from neuronx.targets.segment import Segment
+from neuronx.types import Plain
+
+SEEDS = ("activation", "peak", "one")
+
+
+class Gradient:
+    """Gradient times activation through one segment of a network.
+
+    Args:
+        segment: From the lower layer to that of the units.
+        seed: See `seeds`.
+    """
+
+    def __init__(self, segment: Segment, seed: str) -> None:
+        self.segment, self.seed = segment, seed
+
+    @property
+    def lower(self) -> str:
+        """The lower layer."""
+        return self.segment.lower
+
+    @property
+    def key(self) -> Plain:
+        """What the relevance depends on besides the layers, for keys of the store."""
+        return {"rule": "gradient", "seed": self.seed}
+
+    @property
+    def reads(self) -> Plain:
+        """What the features of an image are made of, for keys of the store."""
+        return list(self.segment.reads)
+
+    @property
+    def width(self) -> int:
+        """Number of lower channels."""
+        return self.segment.shape[0]
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return self.segment.units
+
+    def trace(self, inputs: Inputs) -> None:
+        """Looks at two images; see `Segment.trace`."""
+        self.segment.trace(inputs)
+
+    def features(self, inputs: Inputs) -> list[Tensor]:
+        """What is kept of some images."""
+        return self.segment.features(inputs)
+
+    def relevance(self, features: list[Tensor], units: Tensor) -> Tensor:
+        """R (P, C') float32 of pairs: features of P images, and a unit (P,) for each."""
+        lower, upper = self.segment.run(features)
+        activations = of_units(upper, units)
+        gradient = self.segment.gradient(activations, lower, seeds(activations, self.seed))
+        return summed(self.segment.canonical(gradient * lower.detach()))
+
+
+def of_units(upper: Tensor, units: Tensor) -> Tensor:
+    """The activations (P, positions) of one unit (P,) each, from (P, K), (P, T, K) or (P, K, H, W)."""
+    pairs = torch.arange(len(units), device=upper.device)
+    if upper.ndim == 3:
+        return upper[pairs, :, units]
+    return upper[pairs, units].flatten(1) if upper.ndim == 4 else upper[pairs, units][:, None]
+
+
+def seeds(activations: Tensor, seed: str) -> Tensor:
+    """How much each position counts (P, positions), without gradients; 0 where the unit does not fire.
+
+    Args:
+        activations: (P, positions).
+        seed: `activation`: its own activation, as published. `peak`: the same at the first largest only. `one`: all
+            positions where it fires alike.
+    """
+    firing = activations.detach().clamp(min=0)
+    if seed == "one":
+        return (firing > 0).to(firing)
+    if seed == "peak":
+        peak = torch.zeros_like(firing).scatter_(1, firing.argmax(1, keepdim=True), 1)
+        return firing * peak
+    return firing
+
+
+def summed(relevance: Tensor) -> Tensor:
+    """Relevance (P, C', ...) summed over positions: (P, C') float32."""
+    return relevance.float().flatten(2).sum(2) if relevance.ndim > 2 else relevance.float()
