@@ -145,7 +145,7 @@ def _load(path: Path, mmap_mode: Any = None) -> np.ndarray:
         return array
     except FileNotFoundError:
         raise UserError(f"{path.parent} is missing {path.name}.") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise UserError(f"{path} is no array of NumPy's, or cut short ({error}).") from None
 
 
