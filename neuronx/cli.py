@@ -18,24 +18,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neuronx.errors import UserError
+from neuronx.grammar import TASKS, rewrite
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.report.evaluation import Evaluation
     from neuronx.targets.target import Target
 
-TASKS = ("le", "milan", "classifier", "contrastive", "generator")
-LISTS = ("target", "explain", "sim", "logger")
-SINGLES = ("data", "concepts", "clip", "judge", "annotations", "trainer", "recipe", *TASKS)
-
 
 def evaluate(cfg: DictConfig) -> "Evaluation | str":
     """Explains the units of every target with every method, scores the explanations and writes the run's files.
 
-    Returns what was found, or the text that `show=` asked for.
+    Returns what was found, or the text that `show=` or `experiment=` asked for.
     """
     from neuronx import pipeline
 
+    if cfg.get("experiment"):
+        return experiment(cfg)
     seed(cfg.seed)
     if cfg.show is not None:
         networks = targets(cfg) if cfg.show in ("layers", "units", "importance") else {}
@@ -69,6 +68,21 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
         facts |= {"fingerprints": {images.name: images.fingerprint, **networks_by_digest}}
     pipeline.finish(evaluation, folder, config_text(cfg), list(build(cfg.get("logger") or {}).values()), **facts)
     return evaluation
+
+
+def experiment(cfg: DictConfig) -> str:
+    """Runs the experiment that was chosen, on the networks, images and methods of the run; returns what it printed."""
+    from neuronx.experiments.command import run
+    from neuronx.experiments.given import Given
+
+    refused = [key for key in ("show", "explanations", "exemplars") if cfg.get(key) is not None]
+    refused += ["sim"] if typed("sim") else []
+    if refused:
+        raise UserError(f"`experiment=` and `{refused[0]}=` do not go together: leave one of them out.")
+    seed(cfg.seed)
+    given = Given(build(cfg.trainer), run_folder(cfg), targets(cfg), probe(cfg), methods(cfg))
+    loggers = list(build(cfg.get("logger") or {}).values())
+    return run(build(cfg.experiment), given, config_text(cfg), loggers, seed=cfg.seed)
 
 
 def train(cfg: DictConfig) -> Path:
@@ -116,7 +130,7 @@ def probe(cfg: DictConfig) -> "Probe":
 def targets(cfg: DictConfig) -> "dict[str, Target]":
     """The networks of the run by name, with the layers, pooling and units that were asked for."""
     chosen = {}
-    for node in cfg.target.values():
+    for node in (cfg.get("target") or {}).values():
         target = build(node).select(layers=layers(cfg), pool=cfg.pool, units=units(cfg), seed=cfg.seed)
         if target.name in chosen:
             raise UserError(f"Two targets are called {target.name}; tell them apart with target.<choice>.name=...")
@@ -194,25 +208,6 @@ def seed(value: int) -> None:
     from lightning import seed_everything
 
     seed_everything(value, workers=True, verbose=False)
-
-
-def rewrite(argument: str) -> list[str]:
-    """Turns one argument of ours into Hydra's grammar; applying it twice changes nothing.
-
-    `trainer.x=y` may name any Trainer argument; `judge=[a,b]` becomes the first judge and the list of all; a group set
-    to null, which Hydra cannot do, is refused with what to type instead.
-    """
-    if re.match(r"trainer\.\w", argument):
-        return [f"++{argument}"]
-    if several := re.fullmatch(r"judge=\[(.+)\]", argument):
-        names = [name.strip() for name in several[1].split(",")]
-        return [f"judge={names[0]}", f"++judges=[{','.join(names)}]"]
-    if null := re.fullmatch(r"(\w+)=(null|None|)", argument):
-        if null[1] in LISTS:
-            raise UserError(f"`{argument}` is not a choice; for none, type '{null[1]}=[]'.")
-        if null[1] in SINGLES:
-            raise UserError(f"`{argument}` is not a choice; leave `{null[1]}=` out, or see --help for the choices.")
-    return [argument]
 
 
 def explain_mistake(error: Exception) -> str | None:

@@ -1,1 +1,35 @@
-"""Experiments with captions of units, as in MILAN (Hernandez et al., 2022): each gives data and a table of them."""
+"""Experiments with captions of units, as in MILAN (Hernandez et al., 2022): each gives data and a table of them.
+
+On the command line `python evaluate.py experiment=editing`. From Python, with networks and images of your own:
+
+    from neuronx.experiments import Auditing, Given
+    from neuronx.milan import Milan
+
+    given = Given(targets={"mine": target, "other": another}, probe=probe, methods={"milan": Milan()})
+    print(Auditing(query=["face", "eye"]).run(given))  # the table; its files are in given.folder
+
+Below the classes are functions on captions, wherever those come from: `auditing.audit`, `editing.edit`,
+`feature_importance.feature_importance`, `generalisation.generalisation`, and one for each table and figure.
+"""
+
+from importlib import import_module
+from typing import Any
+
+# Imported when first used, as in `neuronx`.
+_PUBLIC = {
+    "Agreement": "tasks",
+    "Auditing": "tasks",
+    "Baselines": "learned",
+    "Editing": "tasks",
+    "Generalisation": "learned",
+    "Given": "given",
+    "Importance": "tasks",
+    "Sweep": "decoding",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module `neuronx.experiments` has no attribute `{name}`")
+    return getattr(import_module(f"neuronx.experiments.{_PUBLIC[name]}"), name)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuronx import checkpoints
 from neuronx.errors import UserError
+from neuronx.experiments.figures import sweep_figure
 from neuronx.experiments.given import Given
 from neuronx.io import Cell, write_csv
 from neuronx.methods.milan.captioner import Captioner
@@ -54,7 +55,7 @@ class Sweep:
     temperatures: Sequence[float] = (0.05, 0.1, 0.2, 0.4, 0.7)
 
     def run(self, given: Given) -> str:
-        """Searches and scores; writes `sweep.csv`."""
+        """Searches and scores; writes `sweep.csv` and draws it."""
         describer = load(self.weights)
         card = {} if describer.published else checkpoints.read(self.weights)[1].get("data", {})
         key = self.annotations or card.get("annotations", "base")
@@ -68,8 +69,10 @@ class Sweep:
             ways += searched(describer.captioner, features, test, strategy, self.beams, self.temperatures)
         ways += baselines(units, features, known, test)
         rows = scored(ways, units, test)
-        given.write(lambda path, rows: write_csv(path, COLUMNS, rows), "sweep.csv", rows)
-        return table(rows)
+        given.write(write_csv, "sweep.csv", COLUMNS, rows)
+        given.draw(sweep_figure(rows, COLUMNS), "sweep.html")
+        unseen = "that the captioner never saw" if len(known) else "that the captioner may have seen in training"
+        return f"{len(test)} units of {key} {unseen}; scores x 100\n" + table(rows)
 
 
 def searched(
@@ -92,9 +95,11 @@ def searched(
     if weighed and captioner.language_model is None:
         return found
     blocks = units.split(UNITS)
-    for width in (None,) if search == "greedy" else beams:
+    for width in [None] if search == "greedy" else beams:
         kept = [
-            beam(captioner.decoder, features[block], width, captioner.length) for block in blocks if search == "rerank"
+            beam(captioner.decoder, features[block], width, captioner.length)
+            for block in blocks
+            if width is not None and search == "rerank"
         ]
         for temperature in temperatures if weighed else (None,):
             if search == "rerank":

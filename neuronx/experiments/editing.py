@@ -15,9 +15,8 @@ from rich.text import Text
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.experiments.zeroing import right_without
+from neuronx.experiments.zeroing import intervals, right_without
 from neuronx.io import write_csv
-from neuronx.metrics.bootstrap import interval
 from neuronx.metrics.naming import matching
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.types import TrainerFactory, Unit
@@ -31,29 +30,33 @@ if TYPE_CHECKING:
 class Edited:
     """What zeroing the units that name the mark does.
 
+    Accuracies are on misleading pictures, but for `usual`.
+
     Attributes:
         target: Name of the network.
         images: `<data>:<n>` of the misleading pictures.
         units: How many have captions.
         named: The units whose caption names the mark, in the order in which they are zeroed, with their captions.
-        plain: Accuracy of the network as it is on pictures like those that it was trained on.
-        plain_edited: The same with all of `named` at 0.
         steps: (X,) int64 from 0, how many units are at 0.
-        accuracy: (X,) float64 on misleading pictures, units of `named` at 0.
+        accuracy: (X,) float64, units of `named` at 0.
+        unread: (X,) float64, units at 0 in the same kind of order among all units, whatever their captions.
         random: (T, X) float64, units drawn from all at 0.
+        usual: (X,) float64, on pictures like those that it was trained on, units of `named` at 0.
         gain: (X, 3) float64, accuracy minus the mean of random: mean and 95 % bootstrap interval over pictures.
+        gain_unread: (X, 3) float64, the same for accuracy minus `unread`.
     """
 
     target: str
     images: str
     units: int
     named: tuple[tuple[Unit, str], ...]
-    plain: float
-    plain_edited: float
     steps: Tensor
     accuracy: Tensor
+    unread: Tensor
     random: Tensor
+    usual: Tensor
     gain: Tensor
+    gain_unread: Tensor
 
 
 def edit(
@@ -85,69 +88,69 @@ def edit(
         UserError: No caption names the mark; otherwise as `right_without`.
     """
     units, texts = list(captions), list(captions.values())
-    hits = matching(texts, query).nonzero().squeeze(1).tolist()
+    hits = set(matching(texts, query).nonzero().squeeze(1).tolist())
     if not hits or trials < 1 or steps < 1:
         raise UserError(
             f"Of {len(units)} captions of {target.name}, {len(hits)} name {' | '.join(query)}; editing needs at least "
             f"one, and at least one random order and step (given {trials} and {steps})."
         )
-    alone = right_without(target, usual, trainer, [[units[i]] for i in hits], usual.splits["val"]).double().mean(1)
-    named = [units[hits[place]] for place in alone.argsort(descending=True, stable=True).tolist()]
+    alone = right_without(target, usual, trainer, [[unit] for unit in units], usual.splits["val"]).double().mean(1)
+    order = alone.argsort(descending=True, stable=True).tolist()
+    named = [units[place] for place in order if place in hits]
     generator = torch.Generator().manual_seed(seed)
     chance = [[units[i] for i in torch.randperm(len(units), generator=generator).tolist()] for _ in range(trials)]
     counts = torch.linspace(0, len(named), steps + 1).round().long().unique()
-    sets = [order[:count] for order in (named, *chance) for count in counts.tolist()]
-    right = right_without(target, misleading, trainer, sets).double().unflatten(0, (1 + trials, len(counts)))
-    plain = right_without(target, usual, trainer, [[], named]).double().mean(1)
+    orders = (named, [units[place] for place in order], *chance)
+    sets = [one[:count] for one in orders for count in counts.tolist()]
+    right = right_without(target, misleading, trainer, sets).double().unflatten(0, (len(orders), len(counts)))
+    plain = right_without(target, usual, trainer, sets[: len(counts)]).double()
     return Edited(
         target=target.name,
         images=f"{misleading.name}:{right.shape[-1]}",
         units=len(units),
         named=tuple((unit, captions[unit]) for unit in named),
-        plain=float(plain[0]),
-        plain_edited=float(plain[1]),
         steps=counts,
         accuracy=right[0].mean(1),
-        random=right[1:].mean(2),
-        gain=torch.tensor(
-            [interval(one.numpy(), seed=seed) for one in right[0] - right[1:].mean(0)], dtype=torch.float64
-        ),
+        unread=right[1].mean(1),
+        random=right[2:].mean(2),
+        usual=plain.mean(1),
+        gain=intervals(right[0] - right[2:].mean(0), seed),
+        gain_unread=intervals(right[0] - right[1], seed),
     )
 
 
 def edit_table(found: Edited) -> str:
-    """Accuracy in percent on misleading pictures, one row for each number of units at 0."""
+    """Accuracy in percent, one row for each number of units at 0; `*` where it is above that of all random orders."""
     title = (
-        f"{found.target}: {len(found.named)} of {found.units} units name the mark; accuracy (%) on {found.images} with "
-        f"them at 0 (on usual pictures {100 * found.plain:.1f}, with all of them at 0 {100 * found.plain_edited:.1f})"
+        f"{found.target}: {len(found.named)} of {found.units} units name the mark. Accuracy (%) on {found.images} with "
+        "more and more units at 0, first those that it misses least on usual pictures:"
     )
-    names = ("units at 0", "named", "random ± std", "gain", "95 %")
-    table = plain_table(*(Column(name, justify="right") for name in names))
-    mean, std = found.random.mean(0), found.random.std(0, correction=0)
+    orders = f"{len(found.random)} random orders"
+    right = ("units at 0", "named", "any units", orders, "lowest to highest", "named − random", "95 %", "named − any")
+    table = plain_table(*(Column(name, justify="right") for name in (*right, "95 %", "usual pictures, named at 0")))
+    low, high = found.random.aminmax(dim=0)
     for x, count in enumerate(found.steps.tolist()):
-        gain, low, high = (100 * found.gain[x]).tolist()
+        gains = [100 * value for value in (*found.gain[x].tolist(), *found.gain_unread[x].tolist())]
         table.add_row(
             str(count),
-            f"{100 * found.accuracy[x]:.1f}",
-            f"{100 * mean[x]:.1f} ± {100 * std[x]:.1f}",
-            f"{gain:+.1f}",
-            rf"\[{low:+.1f}, {high:+.1f}]",
+            f"{100 * found.accuracy[x]:.1f}{'*' if found.accuracy[x] > high[x] else ' '}",
+            f"{100 * found.unread[x]:.1f}",
+            f"{100 * found.random[:, x].mean():.1f}",
+            f"{100 * low[x]:.1f} to {100 * high[x]:.1f}",
+            *(f"{gains[0]:+.1f}", rf"\[{gains[1]:+.1f}, {gains[2]:+.1f}]"),
+            *(f"{gains[3]:+.1f}", rf"\[{gains[4]:+.1f}, {gains[5]:+.1f}]"),
+            f"{100 * found.usual[x]:.1f}",
         )
-    return as_text(Text(title), table)
+    notes = "named: their captions name the mark; * above all random orders. Intervals are over pictures."
+    return as_text(Text(title), table, Text(notes, style="dim"))
 
 
 def write_edited(path: str | Path, found: Edited) -> Path:
     """Writes one line for each number of units at 0."""
-    columns = ["target", "images", "units at 0", "named", "random", "gain", "low", "high"]
-    return write_csv(
-        path,
-        columns,
-        [
-            [
-                *(found.target, found.images, count),
-                *(float(found.accuracy[x]), float(found.random[:, x].mean())),
-                *found.gain[x].tolist(),
-            ]
-            for x, count in enumerate(found.steps.tolist())
-        ],
-    )
+    gains = [f"named - {other}{part}" for other in ("random", "any units") for part in ("", ", low", ", high")]
+    columns = ["target", "images", "units at 0", "named", "any units", "random", "lowest", "highest", *gains, "usual"]
+    low, high = found.random.aminmax(dim=0)
+    values = torch.stack([found.accuracy, found.unread, found.random.mean(0), low, high], 1)
+    values = torch.cat([values, found.gain, found.gain_unread, found.usual.unsqueeze(1)], 1)
+    lines = zip(found.steps.tolist(), values.tolist(), strict=True)
+    return write_csv(path, columns, [[found.target, found.images, count, *line] for count, line in lines])

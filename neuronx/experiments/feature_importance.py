@@ -17,9 +17,8 @@ from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.experiments.properties import Embed, property_of
-from neuronx.experiments.zeroing import right_without
+from neuronx.experiments.zeroing import intervals, right_without
 from neuronx.io import Cell, write_csv
-from neuronx.metrics.bootstrap import interval
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.types import TrainerFactory, Unit
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18)
 """Of the units that are zero, as published."""
+WIDTH = 20
+"""Of a property's name at the head of a table."""
 
 
 @dataclass(frozen=True)
@@ -129,33 +130,35 @@ def feature_importance(
         shares=tuple(shares),
         random=curves[:trials].mean(2),
         orders=tuple(
-            Order(
-                name,
-                curve.mean(1),
-                torch.tensor([interval(one.numpy(), seed=seed) for one in curve - expected], dtype=torch.float64),
-            )
+            Order(name, curve.mean(1), intervals(curve - expected, seed))
             for name, curve in zip(properties, curves[trials:], strict=True)
         ),
     )
 
 
 def feature_importance_table(found: FeatureImportance) -> str:
-    """Accuracy in percent, one row an order; `*` where the interval of the difference from random excludes 0."""
+    """Accuracy in percent, one row a share of units; `*` where it is outside those of all random orders."""
     title = (
-        f"{found.target}: accuracy (%) on {found.images} while a share of {found.units} units is zero; intact "
-        f"{100 * found.intact:.1f}; * is clearly off random"
+        f"{found.target}: accuracy (%) on {found.images} while a share of its {found.units} units is at 0; with none "
+        f"{100 * found.intact:.1f}"
     )
-    table = plain_table(
-        "units zeroed first", *(Column(f"{100 * share:g} %", justify="right") for share in found.shares)
-    )
-    mean, std = found.random.mean(0), found.random.std(0, correction=0)
-    cells = [f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(mean.tolist(), std.tolist(), strict=True)]
-    table.add_row(f"random ({len(found.random)} orders, ± std)", *cells, style="dim")
-    for order in found.orders:
-        clear = (order.difference[:, 1] > 0) | (order.difference[:, 2] < 0)
-        cells = [f"{100 * a:.1f}{'*' if c else ' '}" for a, c in zip(order.accuracy.tolist(), clear, strict=True)]
-        table.add_row(escape(order.name), *cells)
-    return as_text(Text(title), table)
+    names = [one.name if len(one.name) <= WIDTH else f"{one.name[: WIDTH - 1]}…" for one in found.orders]
+    right = ["at 0", "units", f"{len(found.random)} random orders", "lowest to highest"]
+    right += [escape(text) for name in names for text in (name, "− random", "95 %")]
+    table = plain_table(*(Column(text, justify="right") for text in right))
+    mean, (low, high) = found.random.mean(0), found.random.aminmax(dim=0)
+    for x, share in enumerate(found.shares):
+        cells = [f"{100 * share:g} %", str(max(1, round(share * found.units))), f"{100 * mean[x]:.1f}"]
+        cells.append(f"{100 * low[x]:.1f} to {100 * high[x]:.1f}")
+        for order in found.orders:
+            outside = not low[x] <= order.accuracy[x] <= high[x]
+            difference, *ends = (100 * order.difference[x]).tolist()
+            cells += [f"{100 * order.accuracy[x]:.1f}{'*' if outside else ' '}", f"{difference:+.1f}"]
+            cells.append(escape(f"[{ends[0]:+.1f}, {ends[1]:+.1f}]"))
+        table.add_row(*cells)
+    notes = ["* outside all random orders; intervals are over pictures"]
+    notes += [f"{short} is {one.name}" for short, one in zip(names, found.orders, strict=True) if short != one.name]
+    return as_text(Text(title), table, Text("; ".join(notes), style="dim"))
 
 
 def write_feature_importance(path: str | Path, found: FeatureImportance) -> Path:
@@ -163,11 +166,10 @@ def write_feature_importance(path: str | Path, found: FeatureImportance) -> Path
     columns = ["target", "images", "order", "share", "units", "accuracy", "difference", "low", "high"]
     lines: list[list[Cell]] = []
     for x, share in enumerate(found.shares):
-        count = max(1, round(share * found.units))
-        lines.append(
-            [found.target, found.images, "random", share, count, float(found.random[:, x].mean()), 0, None, None]
-        )
-        for order in found.orders:
-            values = [float(order.accuracy[x]), *order.difference[x].tolist()]
-            lines.append([found.target, found.images, order.name, share, count, *values])
+        same: list[Cell] = [share, max(1, round(share * found.units))]
+        chance = [[f"random {t}", *same, value] for t, value in enumerate(found.random[:, x].tolist(), start=1)]
+        lines += [[found.target, found.images, *line, None, None, None] for line in chance]
+        for one in found.orders:
+            values = [float(one.accuracy[x]), *one.difference[x].tolist()]
+            lines.append([found.target, found.images, one.name, *same, *values])
     return write_csv(path, columns, lines)

@@ -3,29 +3,34 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
+from neuronx.io import write_csv
+from neuronx.report.figures import write_figure
 from neuronx.targets.target import Target
-from neuronx.trainer import is_first
+from neuronx.trainer import is_first, make
 from neuronx.types import Method, TrainerFactory, Unit
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line brings.
+    """What the command line brings, or who calls from Python.
 
     Attributes:
         trainer: Makes trainers.
-        folder: Of the run.
+        folder: Of the run; gets the experiment's files.
         targets: Networks by name.
         probe: The images.
         methods: Ways to explain, by name; the first one writes the captions where an experiment needs them.
     """
 
-    trainer: TrainerFactory
-    folder: Path
+    trainer: TrainerFactory = make
+    folder: Path = Path("results/python")
     targets: Mapping[str, Target] = field(default_factory=dict)
     probe: Probe | None = None
     methods: Mapping[str, Method] = field(default_factory=dict)
@@ -39,18 +44,26 @@ class Given:
         return images_of(target, self.probe)
 
     def captions(self, target: Target) -> dict[Unit, str]:
-        """What the first method says of the units of a network, first terms only."""
+        """What the first method says of the units of a network, first terms only; writes `captions_<target>.csv`."""
         if not self.methods:
             raise UserError(
                 "This experiment needs captions: choose who writes them with explain=, such as explain=milan."
             )
         found = next(iter(self.methods.values())).explain(target, self.images(target), self.trainer)
-        return {Unit(one.unit.layer, one.unit.index): one.terms[0][0] if one.terms else "" for one in found}
+        said = {Unit(one.unit.layer, one.unit.index): one.terms[0][0] if one.terms else "" for one in found}
+        lines = [(unit.layer, unit.index, text) for unit, text in said.items()]
+        self.write(write_csv, f"captions_{target.name}.csv", ("layer", "unit", "description"), lines)
+        return said
 
-    def write(self, writer: Callable[..., object], name: str, what: object) -> None:
+    def write(self, writer: Callable[..., object], name: str, *what: object) -> None:
         """Writes a file into the folder of the run, in the first process only."""
         if is_first():
-            writer(self.folder / name, what)
+            writer(self.folder / name, *what)
+
+    def draw(self, figure: "Figure", name: str) -> None:
+        """Writes a figure into the folder of the run as a page, in the first process only."""
+        if is_first():
+            write_figure(figure, self.folder / name)
 
     def one_target(self) -> Target:
         """The only network; UserError where there are more."""

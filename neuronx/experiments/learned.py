@@ -9,9 +9,11 @@ from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.experiments import splits as split
+from neuronx.experiments.figures import outcomes_figure
 from neuronx.experiments.generalisation import (
     Captions,
     Describe,
+    Outcome,
     baselines,
     generalisation,
     outcome_table,
@@ -82,6 +84,14 @@ def written(captioner: Captioner, features: Features, units: Tensor) -> Captions
     }
 
 
+def told(outcomes: Sequence[Outcome], units: Milannotations, name: str, given: Given) -> str:
+    """Writes outcomes as `<name>.csv`, draws them and returns their tables."""
+    named = naming_of(outcomes, leading_factors(units))
+    given.write(write_outcomes, f"{name}.csv", outcomes)
+    given.draw(outcomes_figure(outcomes, named), f"{name}.html")
+    return outcome_table(outcomes) + naming_table(named)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Generalisation(Learning):
     """How far captioners carry to units of other networks, architectures, data and tasks.
@@ -95,7 +105,7 @@ class Generalisation(Learning):
     hold_out: float = 0.1
 
     def run(self, given: Given) -> str:
-        """Trains a captioner for every split and trial; writes `generalisation.csv`."""
+        """Trains a captioner for every split and trial; writes `generalisation.csv` and draws it."""
         units = self.units(given.trainer)
         features = features_of(units, encoders.load(self.encoder), given.trainer)
         outcomes = generalisation(
@@ -106,8 +116,7 @@ class Generalisation(Learning):
             features=lambda rows: features[torch.tensor(rows)],
             bert=self.bert,
         )
-        given.write(write_outcomes, "generalisation.csv", outcomes)
-        return outcome_table(outcomes) + naming_table(naming_of(outcomes, leading_factors(units)))
+        return told(outcomes, units, "generalisation", given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +131,7 @@ class Baselines(Learning):
     models: Sequence[str] = ("base",)
 
     def run(self, given: Given) -> str:
-        """Compares them on the units that all methods explain; writes `baselines.csv`."""
+        """Compares them on the units that all methods explain; writes `baselines.csv` and draws it."""
         target, units = given.one_target(), self.units(given.trainer)
         features = features_of(units, encoders.load(self.encoder), given.trainer)
         left_out = [
@@ -150,5 +159,4 @@ class Baselines(Learning):
         order = list(dict.fromkeys(one.method for one in outcomes))
         outcomes.sort(key=lambda one: order.index(one.method))
         outcomes += baselines(units, tested, lambda rows: features[torch.tensor(rows)], self.bert)
-        given.write(write_outcomes, "baselines.csv", outcomes)
-        return outcome_table(outcomes) + naming_table(naming_of(outcomes, leading_factors(units)))
+        return told(outcomes, units, "baselines", given)

@@ -14,6 +14,7 @@ from neuronx.experiments.feature_importance import (
     feature_importance_table,
     write_feature_importance,
 )
+from neuronx.experiments.figures import audit_figure, editing_figure, importance_figure
 from neuronx.experiments.given import Given
 from neuronx.metrics.agreement import agreement
 from neuronx.metrics.bert_score import BertScore
@@ -84,7 +85,7 @@ class Importance:
     clip: Any = None
 
     def run(self, given: Given) -> str:
-        """Zeroes units of each network; writes `importance_<target>.csv`."""
+        """Zeroes units of each network; writes `importance_<target>.csv` and draws it."""
         text = ""
         for name, target in given.targets.items():
             found = feature_importance(
@@ -100,6 +101,7 @@ class Importance:
                 seed=self.seed,
             )
             given.write(write_feature_importance, f"importance_{name}.csv", found)
+            given.draw(importance_figure(found), f"importance_{name}.html")
             text += feature_importance_table(found)
         return text
 
@@ -117,9 +119,10 @@ class Auditing:
     examples: int = 5
 
     def run(self, given: Given) -> str:
-        """Searches the captions of all networks; writes `audit.csv`."""
+        """Searches the captions of all networks; writes `audit.csv` and draws it."""
         found = audit({name: given.captions(target) for name, target in given.targets.items()}, list(self.query))
         given.write(write_audit, "audit.csv", found)
+        given.draw(audit_figure(found, self.query), "audit.html")
         return audit_table(found, list(self.query), self.examples)
 
 
@@ -142,7 +145,7 @@ class Editing:
     seed: int = 0
 
     def run(self, given: Given) -> str:
-        """Zeroes them; writes `editing.csv`."""
+        """Zeroes them; writes `editing.csv` and draws it."""
         target = given.one_target()
         found = edit(
             target,
@@ -156,4 +159,5 @@ class Editing:
             seed=self.seed,
         )
         given.write(write_edited, "editing.csv", found)
+        given.draw(editing_figure(found), "editing.html")
         return edit_table(found)

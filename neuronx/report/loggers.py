@@ -1,17 +1,18 @@
 """Where a run is logged: tables in its folder, and Weights & Biases.
 
-Each logger has one verb for evaluations, `log(evaluation, folder)`, and `lightning(folder)`, which gives the Lightning
-logger of the same kind for training.
+Each logger has one verb for evaluations, `log(evaluation, folder)`, one for other tables, `log_tables(tables, folder)`,
+and `lightning(folder)`, which gives the Lightning logger of the same kind for training.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronx.errors import unknown
+from neuronx.io import Table
 from neuronx.report.evaluation import Evaluation
 from neuronx.report.figures import histogram_counts
 from neuronx.report.leaderboard import LeaderboardRow
@@ -34,6 +35,9 @@ class CsvLog:
 
     def log(self, evaluation: Evaluation, folder: str | Path) -> None:
         """Adds nothing to what every evaluation writes."""
+
+    def log_tables(self, tables: Mapping[str, Table], folder: str | Path) -> None:
+        """Adds nothing to what every experiment writes."""
 
     def lightning(self, folder: str | Path) -> "CSVLogger":
         """Writes the metrics of training to `training/metrics.csv`."""
@@ -70,15 +74,22 @@ class WandbLog:
     def log(self, evaluation: Evaluation, folder: str | Path) -> None:
         """Logs means as summary, the tables `leaderboard` and `units`, and a histogram of scores for each method."""
         folder = Path(folder)
-        try:
-            run = self._start(folder)
+
+        def send(run: Any) -> None:
             run.summary.update({key: value for key, value in evaluation.summary().items() if not math.isnan(value)})
             run.log(content(evaluation))
             if self.images:
                 run.log(pictures(folder))
-            run.finish()
-        except Exception as error:  # whatever is wrong there, the run's own files are whole
-            log.warning("W&B was left out: %s", _line(error))
+
+        self._send(send, folder)
+
+    def log_tables(self, tables: Mapping[str, Table], folder: str | Path) -> None:
+        """Logs tables by name."""
+
+        def send(run: Any) -> None:
+            run.log({name: _table(columns, list(rows)) for name, (columns, rows) in tables.items()})
+
+        self._send(send, Path(folder))
 
     def lightning(self, folder: str | Path) -> "WandbLogger":
         """Logs the metrics of training; weights are never sent."""
@@ -93,6 +104,14 @@ class WandbLog:
             offline=self.mode != "online",
             experiment=self._start(Path(folder)) if is_first() else None,
         )
+
+    def _send(self, send: Callable[[Any], None], folder: Path) -> None:
+        try:
+            run = self._start(folder)
+            send(run)
+            run.finish()
+        except Exception as error:  # whatever is wrong there, the run's own files are whole
+            log.warning("W&B was left out: %s", _line(error))
 
     def _start(self, folder: Path) -> Any:
         """Starts a run in the mode asked for or, where that cannot be had, in a humbler one."""
