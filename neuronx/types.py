@@ -139,6 +139,19 @@ class Checks(Protocol):
         ...
 
 
+class Parts(Protocol):
+    """Virtual units of a layer: shares of its own units, image by image. PURE splits units into such parts."""
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The V virtual units, each a part of the unit of its index."""
+        ...
+
+    def gates(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> "Tensor":
+        """How much of its unit each part has on all images: (N, V) float32, adding up to 1 over the parts of a unit."""
+        ...
+
+
 class ConceptSource(Protocol):
     """Whatever turns a probe's images into concept scores: labels, a CLIP with a word list, masks."""
 

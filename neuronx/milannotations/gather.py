@@ -38,7 +38,7 @@ def gather(
         was nothing to run.
     """
     pairs = {
-        layer: _Pairs(one.rows[units[layer]], units[layer], one.grid)
+        layer: _Pairs(one.rows[units[layer]], _own(one, units[layer]), one.grid)
         for layer, one in found.items()
         if one.grid is not None
     }
@@ -81,6 +81,11 @@ class _Pairs:
             image = torch.searchsorted(rows, self.rows[first:last]).to(grids.device)
             unit = self.units[first:last].to(grids.device)
             self.maps.flatten(0, 1)[self.order[first:last]] = grids[image, unit].float().cpu()
+
+
+def _own(exemplars: "Exemplars", units: Tensor) -> Tensor:
+    """The units of the layer whose maps are looked at: a part of a unit has its unit's."""
+    return torch.tensor([exemplars.units[unit].index for unit in units.tolist()], dtype=torch.int64)
 
 
 def _sum(maps: Tensor, runner: Trainer) -> Tensor:

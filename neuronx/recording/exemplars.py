@@ -16,6 +16,7 @@ from neuronx.errors import UserError
 from neuronx.recording.record import Recorder, identity, not_finite
 from neuronx.recording.shards import NotFinite, on_disk
 from neuronx.recording.tally import Tally, merge
+from neuronx.recording.virtual import exemplars_with_parts, with_parts
 from neuronx.recording.walk import Watcher, on_first, watch
 from neuronx.targets.target import Target
 from neuronx.types import Activations, Plain, TrainerFactory, Unit
@@ -32,7 +33,7 @@ class Exemplars:
         units: The K units of the whole layer, in column order.
         rows: (K, k) int64, the images of largest peak, strongest first, ties by smaller row.
         peaks: (K, k) float32, the largest activation over all positions of the image.
-        places: (K, k) int64, where the peak is: y * w + x in the grid; 0 where there is no grid.
+        places: (K, k) int64, where the peak is: y * w + x in the grid; 0 where there is no grid, -1 for parts of units.
         thresholds: (K,) float32, the activations' `quantile` over all positions of all images looked at, interpolated
             linearly as `torch.quantile` does.
         quantile: Of the thresholds, in (0, 1).
@@ -95,7 +96,7 @@ def find_exemplars(
     finder = Finder(target, probe, runner, names, k=k, quantile=quantile, rows=rows, tail_mb=tail_mb)
     if finder.layers:
         watch(target, probe, runner, [finder], finder.rows, batch_size)
-    return finder.finish(runner)
+    return exemplars_with_parts(finder.finish(runner), target, probe, trainer, finder.rows)
 
 
 def observe(
@@ -138,7 +139,11 @@ def observe(
     watchers: list[Watcher] = [watcher for watcher in (recorder, finder) if watcher.layers]
     if watchers:
         watch(target, probe, runner, watchers, None if recorder.layers else finder.rows, batch_size)
-    return recorder.finish(runner), finder.finish(runner)
+    recorded, exemplars = recorder.finish(runner), finder.finish(runner)
+    return (
+        with_parts(recorded, target, probe, trainer),
+        exemplars_with_parts(exemplars, target, probe, trainer, finder.rows),
+    )
 
 
 class Finder:

@@ -15,6 +15,7 @@ from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.pooling import pooled
 from neuronx.recording.shards import NotFinite, find_batches, is_whole, merge, read_values, write_shard
+from neuronx.recording.virtual import with_parts
 from neuronx.recording.walk import on_first, watch
 from neuronx.targets.dictionary import SUFFIX
 from neuronx.targets.target import Target
@@ -46,7 +47,8 @@ def record(
         store: False keeps nothing on disk once the values are read.
 
     Returns:
-        Layer -> activations (N, K) float32 of the whole layer, in the order of `layers`.
+        Layer -> activations (N, K) float32 of the whole layer, in the order of `layers`; parts of units follow the
+        layer's own units where the target has them.
 
     Raises:
         UserError: An unknown layer, a pooling that does not fit, activations that are NaN or infinite, a full disk.
@@ -55,7 +57,7 @@ def record(
     recorder = Recorder(target, probe, runner, layers, batch_size, store)
     if recorder.layers:
         watch(target, probe, runner, [recorder], batch_size=batch_size)
-    return recorder.finish(runner)
+    return with_parts(recorder.finish(runner), target, probe, trainer)
 
 
 class Recorder:

@@ -1,7 +1,7 @@
 """The network under study: which layers and units are looked at, recorded, replaced. The only file that sets hooks."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +19,13 @@ from neuronx.targets.layers import (
     LayerRow,
     Layers,
     UnitSpec,
-    dotted,
     fitting_poolings,
     layer_names,
     parse_units,
     pooled_layers,
 )
 from neuronx.targets.outputs import first_tensor, put, swapped, unit_axis
+from neuronx.types import Parts, dotted
 
 SEE = "show=layers lists them all."
 
@@ -58,6 +58,7 @@ class Target:
         prefix_tokens: Number of tokens before a transformer's patches; counted from the module by default.
         channels: Where 4-D outputs keep their units: `first`, `last`, or `auto` (see `unit_axis`).
         latents: Of an image generator, whose `transform` they are too; None for a network that takes pictures.
+        parts: Layer -> virtual units, recorded after its own; `units` may count them on.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Target:
     prefix_tokens: int | None = None
     channels: str = "auto"
     latents: Latents | None = None
+    parts: Mapping[str, Parts] | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in ("auto", "first", "last"):

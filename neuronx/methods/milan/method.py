@@ -222,10 +222,11 @@ def most_similar(told: Captions, by: Describer, clip: "Clip", images: Tensor) ->
 
 
 def _explanation(source: ExemplarSource, row: int, text: str, notes: Notes) -> Explanation:
-    unit = source.exemplars.units[int(source.units[row])]
+    column = int(source.units[row])
+    unit = source.exemplars.units[column]
     if not text:
         return Explanation(unit, ())
-    evidence = tuple(source.exemplars.rows[unit.index].tolist())
+    evidence = tuple(source.exemplars.rows[column].tolist())
     return Explanation(unit, ((text, 1.0),), evidence=evidence, notes=notes)
 
 

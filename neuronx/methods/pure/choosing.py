@@ -1,0 +1,132 @@
+"""How many parts a unit has, and what becomes of parts that are too small."""
+
+import torch
+from torch import Tensor
+
+from neuronx.errors import UserError, unknown
+from neuronx.methods.pure.clusters import Clusters, distances, kmeans, largest_first, members
+from neuronx.methods.pure.polysemantic import clouds
+
+WAYS = ("silhouette", "gap")
+
+
+def silhouette(far: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Mean silhouette width (K,) of clusters (Rousseeuw, 1987), in [-1, 1]; 0 where all points are in one.
+
+    Args:
+        far: (K, m, m) float64, distances of the points.
+        labels: (K, m) int64, -1 for points that do not count.
+        k: Number of clusters.
+    """
+    inside = members(labels, k)
+    sizes, sums = inside.sum(1), far @ inside
+    own = inside.bool()
+    size = sizes.gather(1, labels.clamp(min=0))
+    within = (sums * inside).sum(2) / (size - 1).clamp(min=1)
+    others = (sums / sizes.clamp(min=1)[:, None]).masked_fill(own | (sizes == 0)[:, None], torch.inf).amin(2)
+    width = (others - within) / torch.maximum(others, within).clamp(min=1e-300)
+    counts = (labels >= 0) & (size > 1) & others.isfinite()
+    return torch.where(counts, width, 0.0).sum(1) / (labels >= 0).sum(1).clamp(min=1)
+
+
+def choose(
+    inner: Tensor,
+    counted: Tensor,
+    k: int | str,
+    *,
+    most: int = 5,
+    min_size: int = 5,
+    n_init: int = 10,
+    draws: int = 20,
+    seed: int = 0,
+) -> Clusters:
+    """Clusters the circuits of each unit into as many parts as it has.
+
+    Args:
+        inner: (K, m, m) float64, inner products of each unit's circuits, from `products`.
+        counted: (K, m) bool, which of them count.
+        k: Number of parts of every unit; or `silhouette`, the number with the widest mean silhouette; or `gap`, the
+            first number after which the gap between the scatter and that of one Gaussian cloud grows no more
+            (Tibshirani, Walther and Hastie, 2001, with the cloud of `polysemantic`), which may be one.
+        most: Largest number that `silhouette` and `gap` try.
+        min_size: Circuits that a part needs; smaller ones are dissolved, their circuits join the nearest part.
+        n_init: Restarts of k-means.
+        draws: Clouds that `gap` draws.
+        seed: Of centres and clouds.
+
+    Returns:
+        Clusters; a unit with fewer parts than `k` has empty ones. Units with fewer circuits than clusters to try have
+        as many clusters as they have circuits at most, before small ones are dissolved.
+
+    Raises:
+        UserError: k, most or min_size below 1, or a way that does not exist.
+    """
+    if isinstance(k, str) and k not in WAYS:
+        raise unknown("way to choose the number of parts", k, WAYS, "Or write a number.")
+    for name, value in (("k", k), ("most", most), ("min_size", min_size)):
+        if isinstance(value, int) and value < 1:
+            raise UserError(f"{name}={value} of the parts of units: it must be at least 1.")
+    tried = [k] if isinstance(k, int) else list(range(1 if k == "gap" else min(2, most), most + 1))
+    found = {n: _kmeans(inner, counted, n, n_init, seed) for n in tried}
+    if isinstance(k, int):
+        best = torch.full((len(inner),), k)
+    elif k == "silhouette":
+        far = distances(inner)
+        widths = torch.stack([silhouette(far, one.labels, n) for n, one in found.items()])
+        best = torch.tensor(tried)[widths.argmax(0).cpu()]
+    else:
+        best = _by_gap(inner, counted, found, draws, n_init, seed)
+    labels = torch.full_like(counted, -1, dtype=torch.int64)
+    for n, one in found.items():
+        labels[best.to(labels.device) == n] = one.labels[best.to(labels.device) == n]
+    return dissolved(inner, labels, int(best.max()) if len(best) else 1, min_size)
+
+
+def dissolved(inner: Tensor, labels: Tensor, k: int, min_size: int) -> Clusters:
+    """Clusters without those of fewer than `min_size` points, which join the nearest of the others; one stays."""
+    labels = largest_first(labels, k)
+    sizes = members(labels, k).sum(1)
+    kept = sizes >= min_size
+    kept[:, 0] = True
+    inside = members(labels, k) * kept[:, None]
+    squares = inner.diagonal(dim1=1, dim2=2)
+    count, sums = inside.sum(1).clamp(min=1), inner @ inside
+    to = squares[..., None] - 2 * sums / count[:, None] + ((sums * inside).sum(1) / count.square())[:, None]
+    near = to.masked_fill(~kept[:, None], torch.inf).argmin(2)
+    stays = kept.gather(1, labels.clamp(min=0))
+    labels = torch.where(labels < 0, -1, torch.where(stays, labels, near))
+    labels = largest_first(labels, k)
+    inside = members(labels, k)
+    own = ((inner @ inside) * inside).sum(1) / inside.sum(1).clamp(min=1)
+    spread = (squares * (labels >= 0)).sum(1)
+    return Clusters(labels, (spread - own.sum(1)).clamp(min=0), k)
+
+
+def _kmeans(inner: Tensor, counted: Tensor, k: int, n_init: int, seed: int) -> Clusters:
+    """k-means; a unit with fewer points than clusters has a cluster for each point."""
+    enough = counted.sum(1) >= k
+    own = torch.where(counted, (counted.cumsum(1) - 1), -1)
+    labels, inertia = own, torch.zeros(len(inner), dtype=torch.float64, device=inner.device)
+    if enough.any():
+        found = kmeans(inner[enough], k, counted[enough], n_init=n_init, seed=seed)
+        labels[enough], inertia[enough] = found.labels, found.inertia
+    return Clusters(labels, inertia, k)
+
+
+def _by_gap(inner: Tensor, counted: Tensor, found: dict[int, Clusters], draws: int, n_init: int, seed: int) -> Tensor:
+    """(K,) the first k whose gap is not exceeded by the next one by more than its standard error."""
+    drawn = torch.stack(
+        [
+            torch.stack([_scatter(_kmeans(one, counted, k, n_init, seed).inertia) for k in found])
+            for one in clouds(inner, counted, draws, seed)
+        ]
+    )
+    gaps = drawn.mean(0) - torch.stack([_scatter(one.inertia) for one in found.values()])
+    error = drawn.std(0, correction=0) * (1 + 1 / draws) ** 0.5
+    good = gaps[:-1] >= gaps[1:] - error[1:]
+    good = torch.cat([good, torch.ones_like(gaps[-1:], dtype=torch.bool)])
+    return torch.tensor(list(found))[good.int().argmax(0).cpu()]
+
+
+def _scatter(inertia: Tensor) -> Tensor:
+    return inertia.clamp(min=1e-300).log()

@@ -1,0 +1,97 @@
+"""Whether a unit means several things at all: do its circuits fall into two clusters better than one cloud would?
+
+Any cloud is split by k-means into two halves, and the longer it is, the better. What two clusters explain of the
+circuits' variance is therefore compared with what they explain of points from one Gaussian with the same covariance
+spectrum, which is what a pure unit looks like (after SigClust: Liu, Hayes, Nobel and Marron, 2008).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuronx.errors import UserError
+from neuronx.methods.pure.clusters import kmeans, products
+
+FEWEST = 8
+"""Circuits that a unit needs to be tested; with fewer it counts as pure."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the test found of K units; all (K,) float64.
+
+    Attributes:
+        share: Of the variance of the unit's circuits, what two clusters explain; 0 where they do not vary.
+        null: The same of one Gaussian cloud with the same spectrum, its mean over the draws.
+        low: The 2.5 % quantile of the draws.
+        high: The 97.5 % quantile.
+        p: Chance that one cloud reaches `share`, from a normal distribution fitted to the draws; 1 where the unit
+            cannot be tested.
+    """
+
+    share: Tensor
+    null: Tensor
+    low: Tensor
+    high: Tensor
+    p: Tensor
+
+    @property
+    def excess(self) -> Tensor:
+        """(K,) how much more of the variance two clusters explain than of one cloud: how polysemantic a unit is."""
+        return self.share - self.null
+
+
+def verdicts(
+    inner: Tensor, counted: Tensor, *, draws: int = 50, n_init: int = 4, seed: int = 0, fewest: int = FEWEST
+) -> Verdicts:
+    """Tests all units at once.
+
+    Args:
+        inner: (K, m, m) float64, inner products of each unit's circuits, from `products`.
+        counted: (K, m) bool, which of them count.
+        draws: Clouds drawn for each unit, at least 10.
+        n_init: Restarts of k-means, the same for circuits and clouds.
+        seed: Of the draws.
+        fewest: Circuits that a unit needs to be tested.
+
+    Raises:
+        UserError: Fewer than 10 draws.
+    """
+    if draws < 10:
+        raise UserError(f"The test for polysemantic units has {draws} draws; it needs at least 10.")
+    possible = (counted.sum(1) >= max(fewest, 2)) & (inner.diagonal(dim1=1, dim2=2).sum(1) > 0)
+    share, null, low, high = (torch.zeros(len(inner), dtype=torch.float64, device=inner.device) for _ in range(4))
+    p = torch.ones_like(share)
+    if possible.any():
+        inner, counted = inner[possible], counted[possible]
+        share[possible] = explained(inner, counted, n_init, seed)
+        drawn = torch.stack([explained(one, counted, n_init, seed) for one in clouds(inner, counted, draws, seed)])
+        null[possible] = drawn.mean(0)
+        low[possible], high[possible] = drawn.quantile(drawn.new_tensor([0.025, 0.975]), 0)
+        z = (share[possible] - drawn.mean(0)) / drawn.std(0).clamp(min=1e-12)
+        p[possible] = torch.special.ndtr(-z)
+    return Verdicts(share, null, low, high, p)
+
+
+def explained(inner: Tensor, counted: Tensor, n_init: int = 4, seed: int = 0, k: int = 2) -> Tensor:
+    """(K,) share of the variance that k clusters explain, in [0, 1]."""
+    total = inner.diagonal(dim1=1, dim2=2).sum(1)
+    return 1 - kmeans(inner, k, counted, n_init=n_init, seed=seed).inertia / total.clamp(min=1e-300)
+
+
+def clouds(inner: Tensor, counted: Tensor, draws: int, seed: int) -> Iterator[Tensor]:
+    """Inner products (K, m, m) of points drawn from one Gaussian with the spectrum of each unit's points.
+
+    The same normal numbers serve all units, so that a unit's clouds do not depend on what other units there are.
+    """
+    m = inner.shape[1]
+    # Of the largest eigenvalues as many as hold all but a thousandth of the variance of every unit.
+    spectrum = torch.linalg.eigvalsh(inner).flip(1).clamp(min=0)
+    rank = int((spectrum.cumsum(1) < 0.999 * spectrum.sum(1, keepdim=True)).sum(1).max()) + 1
+    scale = (spectrum[:, :rank] / counted.sum(1, keepdim=True)).sqrt()
+    for draw in range(draws):
+        generator = torch.Generator().manual_seed(seed * 100_003 + draw)
+        normal = torch.randn(m, m, generator=generator, dtype=torch.float64)[:, :rank].to(inner.device)
+        yield products(normal * scale[:, None, :], counted)
