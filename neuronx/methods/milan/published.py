@@ -70,7 +70,7 @@ def published_file(weights: str | Path = "published", key: str = "base") -> Path
     if key not in KEYS:
         raise unknown("published captioner", key, KEYS)
     path = data_root() / "milan" / f"milan-{key}.pth"
-    return fetch(URL.format(key=key), path, hint="or set milan.weights=FILE")
+    return fetch(URL.format(key=key), path, hint="or set milan.weights=FILE, in Python pretrained(FILE)")
 
 
 def read_published(path: str | Path) -> Published:
@@ -127,8 +127,8 @@ def _given(properties: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _fill(module: nn.Module, state: Mapping[str, Any], names: Mapping[str, str], path: str | Path) -> None:
     """Copies the published tensors into a module of ours, all of them."""
-    tensors = {}
-    for name, own in module.state_dict().items():
+    tensors = module.state_dict()
+    for name, own in module.named_parameters():
         layer, leaf = name.rsplit(".", 1)
         published = f"{names[layer]}.{leaf}"
         found = state.get(published)

@@ -152,6 +152,17 @@ def test_captions_are_scored_for_one_unit_or_each_for_its_own(case):
                 assert found[i].item() == pytest.approx(oracle.score(each, tokens, 15), abs=1e-5)
 
 
+def test_a_text_of_unknown_words_is_scored_as_such(case):
+    model, weights, v = case
+    unknown = model.vocabulary.specials.unknown
+    assert model.vocabulary.index(["zebra xylophone"]).tolist() == [[unknown, unknown, unknown - 2]]
+    found = model.score(["zebra xylophone", "quagga yak", " "], v[:1], pmi=False)
+    each = oracle.weigh(weights, v[0].double().numpy(), [unknown, unknown, unknown - 2], 0)
+    assert found[0].item() == found[1].item() == pytest.approx(oracle.score(each, [unknown, unknown, 15], 15), abs=1e-5)
+    assert found.isfinite().all()
+    assert model(v[:1], torch.tensor([[unknown, unknown, unknown - 2]])).captions == ("",)
+
+
 def test_what_is_written_scores_as_it_was_written(case):
     model, _, v = case
     found = model(v, "greedy", pmi=False, length=60)
