@@ -195,6 +195,8 @@ def _look(sources: Sequence[ExemplarSource], trainer: TrainerFactory) -> Callabl
 def most_similar(told: Captions, by: Describer, clip: "Clip", images: Tensor) -> list[Told]:
     """Of each unit's beam the caption with the largest mean cosine to its exemplars; of equals the first.
 
+    One without words only where there is no other.
+
     Args:
         told: With beams of W captions.
         by: Who wrote them.
@@ -213,7 +215,8 @@ def most_similar(told: Captions, by: Describer, clip: "Clip", images: Tensor) ->
     embedded = clip.embed_texts(distinct, store=False)
     # The mean of cosines is the cosine sum of the mean embedding.
     cosines = (images.float().mean(1) @ embedded.float().T).gather(1, index)
-    best = cosines.max(1, keepdim=True).indices
+    blank = torch.tensor([not text for text in distinct])[index]
+    best = cosines.masked_fill(blank, -2).max(1, keepdim=True).indices
     chosen, scores, similar = (one.gather(1, best)[:, 0].tolist() for one in (index, beams.scores.cpu(), cosines))
     return [
         (distinct[i], (("score", score), ("clip", cosine)))

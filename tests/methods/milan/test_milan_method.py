@@ -10,8 +10,10 @@ from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import Unsuitable, UserError
 from neuronx.methods.milan import encoder
+from neuronx.methods.milan.captioner import Captions
 from neuronx.methods.milan.describer import Describer
 from neuronx.methods.milan.method import Milan, most_similar
+from neuronx.methods.milan.search import Beams
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.targets import shapes
 
@@ -125,6 +127,14 @@ def test_a_clip_chooses_among_the_beam(describer, target, probe, trainer):
         choice = [describer.captioner.vocabulary.sentence(row) for row in beams.beams.tokens[i]]
         every = (images[4 * i : 4 * i + 4] @ clip.embed_texts(choice).T).mean(0)
         assert dict(notes)["clip"] == pytest.approx(every.max().item(), abs=1e-5) and text in choice
+
+
+def test_a_caption_without_words_is_chosen_only_where_there_is_no_other(describer):
+    clip, stop = Clip.shapes("explainer"), len(PHRASES) + 1
+    beams = Beams(torch.tensor([[[stop, stop], [3, stop]], [[stop, stop], [stop, stop]]]), torch.zeros(2, 2))
+    told = Captions((), torch.zeros(2), beams.tokens[:, 0], beams)
+    blank = clip.embed_texts([""]).expand(2, 4, -1)
+    assert [text for text, _ in most_similar(told, describer, clip, blank)] == ["Circle", ""]
 
 
 def test_a_clip_may_look_within_the_masks(describer, target, probe, trainer):
