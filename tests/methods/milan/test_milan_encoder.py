@@ -66,15 +66,18 @@ def test_floats_are_pictures_too(small):
         torch.testing.assert_close(small(pictures()), small(pictures() / 255))
 
 
-def test_the_head_is_not_run(small):
-    assert "fc" not in small.taps
-    head = small.target.module.fc
-    calls = []
-    handle = head.register_forward_hook(lambda *_: calls.append(1))
-    with torch.inference_mode():
-        small(pictures())
-    handle.remove()
-    assert not calls
+def test_nothing_after_the_last_tap_is_run(small):
+    for encoder, idle in (
+        (small, ["fc"]),
+        (load("shapes_resnet", taps=["conv1", "layer2"]), ["layer3", "layer4", "fc"]),
+    ):
+        module, calls = encoder.target.module, []
+        handles = [module.get_submodule(name).register_forward_hook(lambda *_: calls.append(1)) for name in idle]
+        with torch.inference_mode():
+            encoder(pictures())
+        for handle in handles:
+            handle.remove()
+        assert not calls and not set(idle) & set(encoder.taps)
 
 
 def test_layers_without_positions_and_tokens_can_be_taps():
@@ -135,3 +138,9 @@ def test_mistakes_are_said(small):
         Encoder(Target("net", nn.Conv2d(3, 2, 1), lambda x: x, {"": "avg"}), ("",))
     with pytest.raises(UserError, match="resnet101"):
         load("shapes_resnt")
+
+
+def test_the_picture_tower_of_a_small_clip_is_an_encoder():
+    encoder = load()
+    assert (encoder.name, encoder.taps, encoder.size) == ("shapes_explainer", ("layer3", "layer4"), 768)
+    assert load("shapes_explainer", ["layer1"]).size == 64
