@@ -71,8 +71,9 @@ def test_nothing_after_the_last_tap_is_run(small):
         (small, ["fc"]),
         (load("shapes_resnet", taps=["conv1", "layer2"]), ["layer3", "layer4", "fc"]),
     ):
-        module, calls = encoder.target.module, []
-        handles = [module.get_submodule(name).register_forward_hook(lambda *_: calls.append(1)) for name in idle]
+        calls = []
+        parts = [encoder.target.module.get_submodule(name) for name in idle]
+        handles = [part.register_forward_hook(lambda *_, calls=calls: calls.append(1)) for part in parts]
         with torch.inference_mode():
             encoder(pictures())
         for handle in handles:
