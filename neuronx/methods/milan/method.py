@@ -1,5 +1,6 @@
 """MILAN as a method: each unit is described by a sentence, written from what it fires on (Hernandez et al., 2022)."""
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from neuronx import checkpoints
 from neuronx.cache import digest
 from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError, unknown
@@ -92,6 +94,7 @@ class Milan:
         self.weights, self.key, self.encoder, self.published_masks = weights, key, encoder, published_masks
         self.k, self.quantile, self.masked = k, quantile, float(masked)
         self.clip = clip if rerank == "clip" else None
+        self.eye = _eye(weights, encoder)
         given = {"strategy": strategy, "pmi": pmi, "temperature": temperature, "beam_size": beam_size, "length": length}
         self.options = {name: value for name, value in given.items() if value is not None}
         if self.clip is not None:
@@ -185,6 +188,26 @@ class Milan:
         masks = MaskedClip(self.clip.encoder.image_target(self.clip.name), self.describer.encoder.published_masks)
         parts = encode(sources, places, masks, trainer, prepare=_look(sources, trainer))
         return lambda units: torch.lerp(whole[rows[units]], parts[units], self.masked)
+
+
+def _eye(weights: Any, encoder: Any) -> "Clip | None":
+    """The CLIP of the embedded world through whose picture tower a captioner sees: it cannot judge the captions."""
+    from neuronx.concepts.clip import Clip
+    from neuronx.concepts.encoders import SHAPES
+
+    seen: Any = weights.encoder if isinstance(weights, Describer) else encoder
+    network = getattr(seen, "name", seen) or _card(weights).get("encoder", {}).get("network")
+    if isinstance(network, str | Path) and "vision" in _card(network):
+        return Clip(SHAPES, str(network), domain="shapes", name=Path(network).stem)
+    return None
+
+
+def _card(name: str | Path) -> dict[str, Any]:
+    """Of a trained part; empty for anything else."""
+    try:
+        return json.loads(checkpoints.find(name).with_suffix(".json").read_text())
+    except (UserError, OSError, ValueError):
+        return {}
 
 
 def _look(sources: Sequence[ExemplarSource], trainer: TrainerFactory) -> Callable[[Sequence[int]], None]:

@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from neuronx.methods.milan.describer import Describer
 from neuronx.methods.milan.method import Milan, most_similar
 from neuronx.methods.milan.search import Beams
 from neuronx.recording.exemplars import find_exemplars
+from neuronx.simulation.compare import check_judge
 from neuronx.targets import shapes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -173,6 +175,20 @@ def test_mistakes_are_said(describer, target, probe, trainer):
             Milan(describer, rerank=rerank, clip=Clip.shapes("judge"), masked=masked)
     with pytest.raises(UserError, match="strategy=greedy"):
         Milan(describer, rerank="clip", clip=Clip.shapes("judge"), strategy="greedy")
+
+
+def test_the_clip_that_it_sees_through_cannot_judge(probe, tmp_path):
+    card = {"encoder": {"network": "shapes_explainer"}}
+    (tmp_path / "words.json").write_text(json.dumps(card))
+    (tmp_path / "words.safetensors").touch()
+    seeing = Milan(tmp_path / "words.safetensors")
+    with pytest.raises(UserError, match="judge shapes_explainer has the same weights as shapes_explainer"):
+        check_judge(Clip.shapes("explainer"), probe, [seeing])
+    check_judge(Clip.shapes("judge"), probe, [seeing])
+    check_judge(Clip.shapes("explainer"), probe, [Milan(tmp_path / "words.safetensors", encoder="shapes_resnet")])
+    with pytest.raises(UserError, match="same weights"):
+        check_judge(Clip.shapes("judge"), probe, [Milan("none", encoder="shapes_judge")])
+    check_judge(Clip.shapes("explainer"), probe, [Milan("published")])
 
 
 def test_pictures_of_another_kind_are_described_in_words_of_its_own(describer, target, probe, trainer, caplog):
