@@ -141,11 +141,13 @@ def targets(cfg: DictConfig) -> "dict[str, Target]":
 def methods(cfg: DictConfig) -> dict[str, Any]:
     """The methods of the run by name; none when files are scored, unless `explain=` was typed too.
 
-    A recipe sets options of methods that a later `explain=` may have dropped; those have no `_target_`.
+    A recipe sets options of methods that a later `explain=` may have dropped; those have no `_target_`. A method may
+    know a better name for itself, as pure-le_clip.
     """
     if cfg.explanations is not None and not typed("explain"):
         return {}
-    return {name: build(node) for name, node in (cfg.get("explain") or {}).items() if "_target_" in node}
+    made = {name: build(node) for name, node in (cfg.get("explain") or {}).items() if "_target_" in node}
+    return {getattr(how, "name", name): how for name, how in made.items()}
 
 
 def layers(cfg: DictConfig) -> list[str] | None:

@@ -6,7 +6,7 @@ from neuronx.errors import UserError
 
 TASKS = ("le", "milan", "classifier", "contrastive", "generator")
 LISTS = ("target", "explain", "sim", "logger")
-SINGLES = ("data", "concepts", "clip", "judge", "annotations", "experiment", "trainer", "recipe", *TASKS)
+SINGLES = ("data", "concepts", "clip", "judge", "describe", "annotations", "experiment", "trainer", "recipe", *TASKS)
 
 
 def rewrite(argument: str) -> list[str]:

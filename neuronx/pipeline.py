@@ -77,6 +77,7 @@ def evaluate(
     for name, target in targets.items():
         images = seen[name]
         explained: dict[str, list[Explanation]] = {}
+        scored = target
         for method, how in methods.items():
             log.info("%s: explaining %s by %s", name, ", ".join(target.layers), method)
             try:
@@ -88,6 +89,8 @@ def evaluate(
                     raise
                 log.warning("%s is left out for %s. %s", method, name, reason)
                 continue
+            if hasattr(how, "split"):  # the parts of units are recorded beside them
+                scored = how.split(target, images, trainer)
             if isinstance(how, HasTables):
                 tables |= how.tables(target, images, trainer)
         explained |= of_target(given, name, target, list(targets))
@@ -97,7 +100,7 @@ def evaluate(
                 log.info("%s: scoring by %s on the test images, judge %s", name, sim_name, judge.name)
                 # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
                 listed = words.of(images) if judge.vocabulary(images) is None else ()
-                scores += sim.score(explained, target, images, judge, trainer, listed)
+                scores += sim.score(explained, scored, images, judge, trainer, listed)
         if methods or sims:
             dead += [activity(name, one) for one in record(target, images, trainer).values()]
     return Evaluation(

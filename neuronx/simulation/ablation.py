@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuronx.errors import UserError, unknown
 from neuronx.recording.record import record
+from neuronx.recording.virtual import without_parts
 from neuronx.simulation.curves import FEWEST
 from neuronx.simulation.damage import Damage, Effect, Seen
 from neuronx.simulation.head import class_labels, few_images, find_linear_head, fit_temperature
@@ -111,6 +112,9 @@ class Ablation(Beside):
             UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas; activations that
                 are not finite; a network without class head; labels that are missing or of other classes.
         """
+        # What a part of a unit would do to the network, were it another, nobody knows.
+        explained = {method: [one for one in ones if one.unit.part is None] for method, ones in explained.items()}
+        target = without_parts(target)
         layers = asked_for(explained, target)
         images = few_images(target, probe)
         heads = {layer: find_linear_head(target, layer, how, images) for layer, how in layers.items()}

@@ -8,6 +8,7 @@ from neuronx.metrics.bootstrap import correlation_sem
 from neuronx.recording.record import record
 from neuronx.simulation.panels import Beside, asked_for, rows_of_table
 from neuronx.simulation.simulator import Simulator
+from neuronx.simulation.sums import apart, sums
 from neuronx.types import Activations, Explanation, Judge, Score, TrainerFactory
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ class Correlation(Beside):
     A unit is inactive when it never changes on the test images, or its explanation is empty and it never changes on
     train and val; it is unjudged when its explanation has an atom that the judge does not know. Neither has a score. An
     empty explanation of any other unit predicts a constant and scores 0. Options are those of `Beside`.
+
+    A unit that is explained in parts is predicted by their sum (`sums`); the parts themselves, scored as units that the
+    network might have, have rows of their own, `<method>-parts`.
     """
 
     def score(
@@ -63,14 +67,17 @@ class Correlation(Beside):
     ) -> list[Score]:
         """Scores as `score` does, from activations by layer; `target` is the network's name."""
         test = probe.split("test")
-        made = self.panels(explained, recorded, probe, judge, trainer, words)
+        made = self.panels(apart(explained), recorded, probe, judge, trainer, words)
         values = {layer: one.values for layer, one in recorded.items()}
-        predictors = [one.predictor for one in made.panels]
+        fit = probe.split("train", "val")
+        summed = sums(made.panels, recorded, made.formulas, made.judgement, fit, self.batch_size)
+        panels = [*made.panels, *(panel for panel, _ in summed)]
+        predictors = [*(one.predictor for one in made.panels), *(predictor for _, predictor in summed)]
         simulator = Simulator(predictors, made.formulas, made.judgement, values, test, self.batch_size)
         trainer().test(simulator, verbose=False)
         images = f"{probe.name}/test:{len(test)}"
         rows: list[Score] = []
-        for panel, r in zip(made.panels, simulator.correlations, strict=True):
+        for panel, r in zip(panels, simulator.correlations, strict=True):
             found = zip(r.tolist(), correlation_sem(r, len(test)).tolist(), ["ok"] * len(r), strict=True)
             pool = recorded[panel.layer].pool
             rows += rows_of_table(panel, found, "correlation", target, pool, judge.name, images)

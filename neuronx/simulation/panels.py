@@ -206,8 +206,11 @@ def _panels(layer: str, made: Sequence[Claim], known: Mapping[str, int]) -> list
 def _ceiling_panel(
     layer: str, made: Sequence[Claim], on_fit: Tensor, on_test: Tensor, chosen: Tensor, ceiling: Ceiling
 ) -> Panel:
-    """The ceiling of every unit that any method explains."""
-    units: dict[Unit, int] = {one.explanation.unit: one.column for one in made}
+    """The ceiling of every unit that any method explains, whole or in parts; a layer's own units come first in it."""
+    units: dict[Unit, int] = {}
+    for one in made:
+        unit = one.explanation.unit
+        units[replace(unit, part=None)] = one.column if unit.part is None else unit.index
     active = (on_fit & on_test).tolist()
     found = []
     for unit, column in sorted(units.items()):

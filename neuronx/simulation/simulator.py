@@ -6,6 +6,7 @@ method's explanations of a layer are one sparse matrix.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from lightning import LightningModule
@@ -49,6 +50,24 @@ class Predictor:
         return F.embedding_bag(which, concepts, per_sample_weights=weights, mode="sum") + bias[:, None]
 
 
+class Predicts(Protocol):
+    """Whatever predicts K units of one layer, such as `Predictor`."""
+
+    @property
+    def layer(self) -> str:
+        """Where the units are."""
+        ...
+
+    @property
+    def columns(self) -> Tensor:
+        """(K,) of the units in the layer's activations."""
+        ...
+
+    def predict(self, concepts: Tensor) -> Tensor:
+        """From concept scores (C, B) float64 to predictions (K, B) float64."""
+        ...
+
+
 class Simulator(LightningModule):
     """Correlates predictions with activations over some images, in float64, on any number of processes.
 
@@ -58,7 +77,7 @@ class Simulator(LightningModule):
 
     def __init__(
         self,
-        predictors: Sequence[Predictor],
+        predictors: Sequence[Predicts],
         formulas: Formulas,
         judgement: Judgement,
         activations: Mapping[str, Tensor],

@@ -1,5 +1,6 @@
 """PURE as a method: units that mean several things are split into parts, and any other method names the parts."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class Pure:
         k: int | str = "silhouette",
         references: int = 100,
         gate: str = "hard",
-        alpha: float | None = 0.01,
+        alpha: float | None = 0.001,
         most: int = 5,
         min_size: int = 5,
         n_init: int = 10,
@@ -88,7 +89,14 @@ class Pure:
         self.name = f"pure-{self.describes}"
         self.references, self.gate, self.lower, self.learns_from = references, gate, lower, learns_from
         self.circuits = {"rule": rule, "seed": positions}
-        self.parts = {"k": k, "alpha": alpha, "most": most, "min_size": min_size, "n_init": n_init, "draws": draws}
+        self.parts: dict[str, Any] = {
+            "k": k,
+            "alpha": alpha,
+            "most": most,
+            "min_size": min_size,
+            "n_init": n_init,
+            "draws": draws,
+        }
         self.parts["seed"] = seed
         self.found: dict[tuple[str, str, str], Findings] = {}
 
@@ -123,6 +131,12 @@ class Pure:
                     layer, pool, own.units[which], centre, self.gate, own.lower, self.circuits, self.learns_from
                 )
         return replace(target, parts=parts)
+
+    def with_options(self, lower: str | None = None, alpha: float | None = None) -> "Pure":
+        """The same with another lower layer and level of the test; None for the default and for splitting all units."""
+        same = copy.copy(self)
+        same.lower, same.parts, same.found = lower, self.parts | {"alpha": alpha}, {}
+        return same
 
     def look(self, target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str) -> Findings:
         """What the circuits of the units asked for of a layer tell; looked for once."""

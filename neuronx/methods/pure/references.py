@@ -100,7 +100,7 @@ def find_parts(
     references: References,
     k: int | str,
     *,
-    alpha: float | None = 0.01,
+    alpha: float | None = 0.001,
     most: int = 5,
     min_size: int = 5,
     n_init: int = 10,
