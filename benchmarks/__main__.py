@@ -23,6 +23,7 @@ BENCHMARKS = (
     "simulation",
     "ablation",
     "milan",
+    "circuits",
     "milan_encoder",
 )
 COLUMNS = ("ours_cpu_s", "reference_cpu_s", "ratio", "peak_mb")

@@ -1,5 +1,6 @@
 """Circuits: which channels of a lower layer a unit's activation on an image comes from, for many pairs at once."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from neuronx.methods.pure.lrp import Lrp
 from neuronx.methods.pure.pairs import find_pairs, write_pairs
 from neuronx.methods.pure.stages import lower_layer
 from neuronx.recording.record import identity
-from neuronx.recording.walk import predict, untouched
+from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
 from neuronx.targets.segment import Segment
 from neuronx.targets.target import Target
 from neuronx.types import Plain, TrainerFactory
@@ -147,6 +148,9 @@ def circuit_vectors(
         kept = entry("circuit-features", identity(target, way.lower, probe, runner) | {"reads": way.reads})
         pairs = torch.stack([rows[missing], units[missing]], 1).unique(dim=0)
         predict(_Pass(target, way, probe, pairs, place, Features(kept), batch_size or PAIRS), runner)
+        if runner.is_global_zero:
+            for folder in (place, kept):
+                folder.publish(target=target.name)
     runner.strategy.barrier()
     vectors = find_pairs(place).vectors(rows, units) if len(rows) else torch.zeros(0, way.width)
     if not bool(vectors.isfinite().all()):
@@ -203,6 +207,7 @@ class _Pass(LightningModule):
         self.target, self.way, self.probe, self.pairs = target, way, probe, pairs
         self.place, self.kept, self.batch_size = place, features, batch_size
         self.waiting: list[tuple[Tensor, Tensor]] = []
+        self.written = time.monotonic()
 
     def predict_dataloader(self) -> DataLoader:
         """The images of this process, and their inputs where their features are not in the store."""
@@ -225,7 +230,8 @@ class _Pass(LightningModule):
             at = torch.searchsorted(rows, pairs[:, 0].contiguous()).to(self.device)
             found = self.way.relevance([part[at] for part in features], pairs[:, 1].to(self.device))
             self.waiting.append((pairs, found.detach().cpu()))
-            if len(self.waiting) * self.batch_size >= BLOCK:
+            late = time.monotonic() - self.written >= FLUSH_SECONDS or self.trainer.received_sigterm
+            if late or len(self.waiting) * self.batch_size >= BLOCK:
                 self._write()
         return rows
 
@@ -247,7 +253,7 @@ class _Pass(LightningModule):
         if self.waiting:
             pairs, vectors = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
             write_pairs(self.place, pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), vectors)
-            self.waiting = []
+            self.waiting, self.written = [], time.monotonic()
         if self.trainer.received_sigterm:
             raise SystemExit(143)
 
