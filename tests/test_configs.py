@@ -10,7 +10,19 @@ from omegaconf import OmegaConf
 from neuronx import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-EVALUATE = ("target", "data", "concepts", "clip", "judge", "explain", "sim", "logger", "trainer", "recipe")
+EVALUATE = (
+    "target",
+    "data",
+    "concepts",
+    "clip",
+    "judge",
+    "explain",
+    "sim",
+    "logger",
+    "trainer",
+    "recipe",
+    "experiment",
+)
 TRAIN = ("le", "milan", "classifier", "contrastive", "generator")
 
 

@@ -56,6 +56,8 @@ class Sweep:
 
     def run(self, given: Given) -> str:
         """Searches and scores; writes `sweep.csv` and draws it."""
+        for strategy in self.strategies:
+            searching(strategy)
         describer = load(self.weights)
         card = {} if describer.published else checkpoints.read(self.weights)[1].get("data", {})
         key = self.annotations or card.get("annotations", "base")
@@ -87,10 +89,7 @@ def searched(
 
     Beams by likelihood are searched once for all temperatures.
     """
-    search, _, by_pmi = strategy.partition("-")
-    weighed = search == "rerank" or by_pmi == "pmi"
-    if search not in ("greedy", "beam", "rerank") or by_pmi not in ("", "pmi") or strategy == "rerank-pmi":
-        raise UserError(f"`{strategy}` is no way to search: choose greedy, greedy-pmi, beam, beam-pmi or rerank.")
+    search, weighed = searching(strategy)
     found: list[tuple[str, Cell, Cell, Sequence[str]]] = []
     if weighed and captioner.language_model is None:
         return found
@@ -109,6 +108,18 @@ def searched(
                 texts = [text for block in blocks for text in captioner(features[block], search, **options).captions]
             found.append((strategy, width, temperature, texts))
     return found
+
+
+def searching(strategy: str) -> tuple[str, bool]:
+    """How captions are searched for (greedy, beam or rerank), and whether they are weighed against a language model.
+
+    Raises:
+        UserError: No way to search.
+    """
+    search, _, by_pmi = strategy.partition("-")
+    if search not in ("greedy", "beam", "rerank") or by_pmi not in ("", "pmi") or strategy == "rerank-pmi":
+        raise UserError(f"`{strategy}` is no way to search: choose greedy, greedy-pmi, beam, beam-pmi or rerank.")
+    return search, search == "rerank" or by_pmi == "pmi"
 
 
 def _best(captioner: Captioner, beams: Beams, temperature: Any) -> Sequence[str]:

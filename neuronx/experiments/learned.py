@@ -107,10 +107,11 @@ class Generalisation(Learning):
     def run(self, given: Given) -> str:
         """Trains a captioner for every split and trial; writes `generalisation.csv` and draws it."""
         units = self.units(given.trainer)
+        tested = split.splits(units, list(self.experiments), hold_out=self.hold_out)
         features = features_of(units, encoders.load(self.encoder), given.trainer)
         outcomes = generalisation(
             units,
-            split.splits(units, list(self.experiments), hold_out=self.hold_out),
+            tested,
             self.fit(units, features, given),
             trials=self.trials,
             features=lambda rows: features[torch.tensor(rows)],
@@ -133,7 +134,6 @@ class Baselines(Learning):
     def run(self, given: Given) -> str:
         """Compares them on the units that all methods explain; writes `baselines.csv` and draws it."""
         target, units = given.one_target(), self.units(given.trainer)
-        features = features_of(units, encoders.load(self.encoder), given.trainer)
         left_out = [
             one for one in split.splits(units, [split.LEAVE_ONE_OUT]) if units.model(one.testing[0]) == self.model
         ]
@@ -152,6 +152,7 @@ class Baselines(Learning):
                 f"No unit of {target.name} that is explained is one of {self.model}; try layers={[*layers]}."
             )
         tested = replace(left_out[0], testing=tuple(testing))
+        features = features_of(units, encoders.load(self.encoder), given.trainer)
         fit, outcomes = self.fit(units, features, given), []
         for trial in range(self.trials):
             captions = fit(tested.training, trial)(tested.testing)

@@ -16,6 +16,7 @@ from neuronx.experiments.feature_importance import (
 )
 from neuronx.experiments.figures import audit_figure, editing_figure, importance_figure
 from neuronx.experiments.given import Given
+from neuronx.experiments.properties import property_of
 from neuronx.metrics.agreement import agreement
 from neuronx.metrics.bert_score import BertScore
 from neuronx.milannotations.descriptions import read_descriptions
@@ -86,7 +87,9 @@ class Importance:
 
     def run(self, given: Given) -> str:
         """Zeroes units of each network; writes `importance_<target>.csv` and draws it."""
-        text = ""
+        text, embed = "", None if self.clip is None else self.clip.embed_texts
+        for name in self.properties:
+            property_of(["a caption"], name, embed)  # what is wrong is said before any caption is written
         for name, target in given.targets.items():
             found = feature_importance(
                 target,
@@ -97,7 +100,7 @@ class Importance:
                 shares=list(self.shares),
                 trials=self.trials,
                 increasing=self.increasing,
-                embed=None if self.clip is None else self.clip.embed_texts,
+                embed=embed,
                 seed=self.seed,
             )
             given.write(write_feature_importance, f"importance_{name}.csv", found)

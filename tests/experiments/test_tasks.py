@@ -69,7 +69,10 @@ def test_units_are_zeroed_searched_and_edited_by_what_the_first_method_says(give
     text = Auditing(query=["mark", "grass"]).run(given)
     assert "mark | grass" in text and "see:2  a blue mark" in text
     assert "1 of 3 units name the mark" in Editing(query=["mark"], misleading=probe, trials=2).run(given)
-    assert {path.name for path in given.folder.glob("*.csv")} == {"importance_net.csv", "audit.csv", "editing.csv"}
+    tables = {"importance_net.csv", "audit.csv", "editing.csv", "captions_net.csv"}
+    assert {path.name for path in given.folder.glob("*.csv")} == tables
+    assert {path.stem for path in given.folder.glob("*.html")} == {"importance_net", "audit", "editing"}
+    assert (given.folder / "captions_net.csv").read_text().splitlines()[3] == "see,2,a blue mark"
 
 
 def test_agreement_is_that_of_each_model_and_of_all(units, given):

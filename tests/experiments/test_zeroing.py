@@ -10,6 +10,7 @@ from neuronx.experiments.feature_importance import (
     feature_importance_table,
     write_feature_importance,
 )
+from neuronx.experiments.figures import editing_figure, importance_figure
 from neuronx.experiments.zeroing import right_without
 from neuronx.preprocess import Preprocess
 from neuronx.targets.target import Target
@@ -33,6 +34,14 @@ def test_one_layer_alone_is_run_as_the_whole_network_would(target, probe, traine
     rows = torch.arange(60)
     apart = right_without(target, probe, trainer, [*sets, [Unit("weigh", 0)]], rows)[:3]
     assert torch.equal(right_without(target, probe, trainer, sets, rows), apart)
+
+
+def test_sets_of_any_layers_keep_their_places(target, probe, trainer):
+    rows = torch.arange(60)
+    sets = [[Unit("weigh", 0)], [Unit("see", 1)], [], [Unit("see", 0), Unit("weigh", 1)], [Unit("weigh", 2)]]
+    together = right_without(target, probe, trainer, sets, rows)
+    for place, one in enumerate(sets):
+        assert torch.equal(right_without(target, probe, trainer, [one], rows)[0], together[place])
 
 
 def test_no_units_at_all_leave_the_network_as_it_is(target, probe, trainer):
@@ -61,9 +70,11 @@ def test_accuracy_falls_faster_in_an_order_that_matters(target, probe, trainer, 
     )
     assert found.orders[1].accuracy[1] <= 1 - red - green + 1e-9, "both that name red or grass"
     table = feature_importance_table(found)
-    assert "names:red|grass" in table and "random (3 orders" in table and "50 %" in table
+    assert "names:red|grass" in table and "3 random orders" in table and "50 %" in table
     lines = write_feature_importance(tmp_path / "importance.csv", found).read_text().splitlines()
-    assert len(lines) == 1 + 2 * 3
+    assert len(lines) == 1 + 2 * (3 + 2)
+    names = [trace.name for trace in importance_figure(found).data]
+    assert names == ["3 random orders, lowest to highest", "their mean", "length", "names:red|grass"]
     with pytest.raises(UserError, match="found 0"):
         feature_importance(target, probe, trainer, {})
 
@@ -87,9 +98,12 @@ def test_zeroing_the_units_that_name_the_mark_undoes_it(target, trainer, tmp_pat
     captions = {Unit("see", 0): "red", Unit("see", 1): "green", Unit("see", 2): "loud chips"}
     found = edit(target, usual, misleading, trainer, captions, ["chip"], trials=4)
     assert found.named == ((Unit("see", 2), "loud chips"),) and found.steps.tolist() == [0, 1]
-    assert found.plain == 1 and found.accuracy[0] == pytest.approx(0.5, abs=0.15) and found.accuracy[1] == 1
-    assert found.gain[0].tolist() == [0, 0, 0] and found.gain[1, 1] > 0
+    assert found.accuracy[0] == pytest.approx(0.5, abs=0.15) and found.accuracy[1] == 1
+    assert found.usual.tolist() == [1, 1], "usual pictures are told without the mark too"
+    assert found.unread[1] == 0, "another unit is not missed on usual pictures either, and comes first"
+    assert found.gain[0].tolist() == [0, 0, 0] and found.gain[1, 1] > 0 and found.gain_unread[1].tolist() == [1, 1, 1]
     assert "1 of 3 units name the mark" in edit_table(found)
     assert len(write_edited(tmp_path / "editing.csv", found).read_text().splitlines()) == 3
+    assert list(editing_figure(found).data[3].y) == [100 * value for value in found.accuracy.tolist()]
     with pytest.raises(UserError, match="0 name zebra"):
         edit(target, usual, misleading, trainer, captions, ["zebra"])

@@ -68,6 +68,13 @@ def test_an_unknown_mode_is_refused():
         WandbLog(mode="onlin")
 
 
+def test_wandb_takes_tables_by_name(tmp_path, no_network):
+    WandbLog().log_tables({"audit": (["network", "share"], [["a", 0.5], ["b", None]])}, tmp_path)
+    (table,) = (tmp_path / "wandb").rglob("audit*.table.json")
+    assert json.loads(table.read_text())["data"] == [["a", 0.5], ["b", None]]
+    CsvLog().log_tables({}, tmp_path)
+
+
 def test_wandb_offline_needs_no_network_and_a_few_seconds(tmp_path, evaluation, no_network):
     Image.new("RGB", (4, 4)).save(tmp_path / "sheet.png")
     start = time.monotonic()
