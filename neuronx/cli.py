@@ -87,7 +87,7 @@ def experiment(cfg: DictConfig) -> str:
 
 def train(cfg: DictConfig) -> Path:
     """Trains the one task that was chosen and returns the folder of its result."""
-    from neuronx import pipeline
+    from neuronx import learning
     from neuronx.callbacks.caption_samples import CaptionSamples
     from neuronx.callbacks.exemplar_grid import ExemplarGrid
     from neuronx.callbacks.explanation_table import ExplanationTable
@@ -106,8 +106,8 @@ def train(cfg: DictConfig) -> Path:
         if cfg.ckpt_path or cfg.ship:
             raise UserError("`ckpt_path` and `ship` mean nothing for le=: it is one pass over recorded activations.")
         name = f"le_{HydraConfig.get().runtime.choices['le']}" if HydraConfig.initialized() else "le"
-        return pipeline.fit_linear(name, build(cfg.le), targets(cfg), probe(cfg), trainer, folder)
-    return pipeline.train_part(build(cfg[task]), trainer, folder, cfg.ckpt_path, cfg.ship)
+        return learning.fit_linear(name, build(cfg.le), targets(cfg), probe(cfg), trainer, folder)
+    return learning.train_part(build(cfg[task]), trainer, folder, cfg.ckpt_path, cfg.ship)
 
 
 def build(node: Any) -> Any:

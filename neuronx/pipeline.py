@@ -15,7 +15,6 @@ from neuronx.types import Checks, Explanation, Judge, Method, Plain, Score, Trai
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
-    from neuronx.methods.linear.method import LinearExplanations
     from neuronx.report.activity import Activity
     from neuronx.report.evaluation import Evaluation
     from neuronx.simulation.stored import Stored
@@ -256,43 +255,3 @@ def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequenc
     for logger in loggers:
         logger.log(evaluation, folder)
     show_evaluation(evaluation, folder)
-
-
-def fit_linear(
-    name: str,
-    method: "LinearExplanations",
-    targets: "Mapping[str, Target]",
-    probe: "Probe",
-    trainer: TrainerFactory,
-    folder: Path,
-) -> Path:
-    """Fits the heads of linear explanations, called `name`, for every target; writes them and their formulas.
-
-    Returns the folder, with `<target>.safetensors` (`LinearHeads.load` reads it) and `explanations/` in it.
-    """
-    from neuronx.report.evaluation import Evaluation, write
-
-    found = {}
-    for network, target in targets.items():
-        heads = method.fit(target, probe, trainer)
-        found[network, name] = heads.explanations()
-        if is_first():
-            heads.save(folder / f"{network}.safetensors")
-    if is_first():
-        write(Evaluation(explanations=found), folder)
-        for (network, _), explanations in found.items():
-            for one in explanations[:10]:
-                print(f"{network} {one.unit}: {one}")
-        print(f"Files: {folder}")
-    return folder
-
-
-def train_part(task: Any, trainer: TrainerFactory, folder: Path, ckpt_path: str | None, ship: bool) -> Path:
-    """Trains one shipped part, prints its card's figures and, if asked, copies it into `checkpoints/`."""
-    from neuronx import checkpoints
-
-    weights = task.run(trainer, folder, ckpt_path)
-    if is_first():
-        print(weights.with_suffix(".md").read_text())
-        print(f"Files: {checkpoints.ship(weights).parent if ship else folder}")
-    return weights
