@@ -32,13 +32,14 @@ BEAM = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """How a captioner is trained. The defaults are the published values, but for `stop`.
+    """How a captioner is trained. The defaults are the published values, but for `stop` and `standardise`.
 
     Attributes:
         embedding_size: Of words, in both models.
         hidden_size: Of the LSTMs.
         attention_size: Of the attention; the smaller of 512 and the features' when None.
         dropout: Of both models.
+        standardise: Whether the decoder sees features less their mean, by their standard deviation.
         batch_size: Captions in a step of the decoder, of all processes together.
         language_model: Whether there is one.
         language_model_batch_size: Captions in its steps.
@@ -56,6 +57,7 @@ class Lesson:
     hidden_size: int = 512
     attention_size: int | None = None
     dropout: float = 0.5
+    standardise: bool = True
     batch_size: int = 64
     language_model: bool = True
     language_model_batch_size: int = 128
@@ -106,6 +108,8 @@ class Lesson:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             captioner = self.new(vocabulary, features.shape[2])
+        if self.standardise:
+            captioner.decoder.mean, captioner.decoder.deviation = features.scale(train)
         facts = {}
         if captioner.language_model is not None:
             reading = Described(None, said, train, val, vocabulary)
@@ -171,7 +175,7 @@ class MilanTask(Lesson):
     name: str
     annotations: str
     source: Annotations
-    encoder: Any = "shapes_resnet"
+    encoder: Any = "shapes_explainer"
     taps: Sequence[str] | None = None
     published_masks: bool = False
     test: float = 0.1
@@ -219,9 +223,10 @@ def measure(
 ) -> dict[str, Any]:
     """Figures on units that were never seen, of several ways to caption them.
 
-    Beside the captioner's own strategy and greedy likelihood: constant captions for all units, and the description of
-    the known unit with the most similar features. BLEU is that of single words; where it is known what units answer to,
-    how many captions name it.
+    Beside the captioner's own strategy: the most likely captions, by beam and greedily; constant captions for all
+    units; the description of the known unit with the most similar features. BLEU is that of single words. Where it is
+    known what units answer to: how many captions name it, and the 95 % bootstrap interval over units of by how much the
+    captioner's own do so more often.
 
     Args:
         captioner: With the weights to measure.
@@ -237,12 +242,17 @@ def measure(
 
     units, known = (part[torch.tensor([bool(said[unit]) for unit in part.tolist()])] for part in (units, known))
     references, training = ([said[unit] for unit in part.tolist()] for part in (units, known))
-    own, greedy = (
-        [caption for block in units.split(64) for caption in captioner(features[block], **options).captions]
-        for options in ({}, {"strategy": "greedy", "pmi": False})
-    )
+    searches: dict[str, dict[str, Any]] = {
+        captioner.strategy: {},
+        **{f"{search} by likelihood": {"strategy": search, "pmi": False} for search in ("beam", "greedy")},
+    }
+    ways: dict[str, list[str]] = {
+        way: [caption for block in units.split(64) for caption in captioner(features[block], **options).captions]
+        for way, options in searches.items()
+    }
+    own = ways[captioner.strategy]
     nearest = nearest_units(features[units], features[known]).tolist()
-    ways = {captioner.strategy: own, "greedy": greedy, "nearest unit": [training[place][0] for place in nearest]}
+    ways["nearest unit"] = [training[place][0] for place in nearest]
     constants = constant_captions((text for given in training for text in given), training)
     ways |= {label: [text] * len(units) for label, text in constants.items()}
     figures: dict[str, Any] = {"units never seen": len(units), "distinct captions": len(set(own))}
@@ -252,6 +262,11 @@ def measure(
         found = naming(ways, wanted)
         figures["units of known meaning"] = found[captioner.strategy].n
         figures |= {f"names the meaning, {way}": round(one.share, 4) for way, one in found.items()}
+        figures |= {
+            f"{captioner.strategy} before {way}, 95 %": [round(one.lead_low, 4), round(one.lead_high, 4)]
+            for way, one in found.items()
+            if way != captioner.strategy
+        }
     return figures
 
 

@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from captioning import fit, lesson, world
+from captioning import fit, lesson, stored, world
 from lightning import Callback
 
 from neuronx.errors import UserError
@@ -45,6 +45,18 @@ def test_a_captioner_learns_what_units_have(tmp_path, trainer):
     assert facts["decoder"]["held-out loss"] < 1.5 and facts["decoder"]["best epoch"] < facts["decoder"]["epochs"]
     assert not captioner.training and set(facts) == {"language model", "decoder"}
     assert {path.name for path in tmp_path.glob("*.ckpt")} == {"decoder.ckpt", "language_model.ckpt"}
+
+
+def test_features_of_unequal_scale_are_learned_from_as_well(tmp_path, trainer):
+    features, said = world()
+    values = features[torch.arange(len(features))]
+    scale = 10 ** torch.linspace(-2, 2, values.shape[2])
+    unequal = stored(values * scale + 5, "unequal")
+    captioner, _ = lesson(language_model=False).fit(unequal, said, trainer, tmp_path)
+    captions = captioner(unequal[torch.arange(30)], "greedy", pmi=False).captions
+    assert sum(one[0].split()[0] in text.lower() for text, one in zip(captions, said[:30], strict=True)) >= 27
+    plain, _ = lesson(language_model=False, epochs=1, standardise=False).fit(unequal, said, trainer, tmp_path)
+    assert not plain.decoder.mean.any() and (plain.decoder.deviation == 1).all()
 
 
 def test_the_weights_of_the_best_epoch_are_given_back(tmp_path, trainer):

@@ -57,7 +57,9 @@ def test_a_captioner_is_trained_measured_and_read_again(root, tmp_path, trainer)
     path = task(root).run(trainer, tmp_path / "run")
     _, card = checkpoints.read(path)
     assert card["figures"]["units never seen"] == card["figures"]["units of known meaning"] == 6
-    assert {f"names the meaning, {way}" for way in ("rerank", "greedy", "nearest unit")} <= set(card["figures"])
+    assert {f"names the meaning, {way}" for way in ("rerank", "greedy by likelihood", "nearest unit")} <= set(
+        card["figures"]
+    )
     assert card["figures"]["names the meaning, nearest unit"] == 1
     assert card["data"] == {"annotations": "net/colours", "units": 60, "test": 0.1, "seed": 0}
     assert "milan_small" in path.with_suffix(".md").read_text()

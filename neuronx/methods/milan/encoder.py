@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuronx.checkpoints import find, read
+from neuronx.concepts import shapes_clip
 from neuronx.errors import UserError
 from neuronx.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from neuronx.recording.maps import on_grid
@@ -146,7 +148,7 @@ def shrunk(masks: Tensor, grid: Sequence[int], published: bool = False) -> Tenso
 
 
 def load(
-    network: "str | Path | Target | Encoder" = "shapes_resnet",
+    network: "str | Path | Target | Encoder" = "shapes_explainer",
     taps: Sequence[str] | None = None,
     published_masks: bool = False,
     backbone: Mapping[str, Tensor] | None = None,
@@ -155,8 +157,10 @@ def load(
 
     Args:
         network: alexnet, resnet18, resnet50 or resnet101 with torchvision's weights for ImageNet, fetched on first use,
-            which takes pictures of any size; a classifier of the embedded world, shipped or a file; or any target.
-        taps: Layers; by default the published ones, conv1 and layer1 to layer4, or else those that the target asks for.
+            which takes pictures of any size; a CLIP (its picture tower) or a classifier of the embedded world, shipped
+            or a file; or any target.
+        taps: Layers; by default the published ones, conv1 and layer1 to layer4, of networks that have them, or else
+            those that the target asks for; layer3 and layer4 of a CLIP of the embedded world.
         published_masks: As in `Encoder`.
         backbone: Weights for one of torchvision's networks, of a published captioner. The classifier may be missing.
 
@@ -169,13 +173,28 @@ def load(
         usual = PUBLISHED[network]
         target = _filled(network, backbone) if backbone else torchvision.load(network, "IMAGENET1K_V1", usual)
         return Encoder(_normalising(target), tuple(taps or usual), None, published_masks)
-    target = network if isinstance(network, Target) else _of_shapes(network)
-    pyramid = all(hasattr(target.module, layer) for layer in PYRAMID)
+    clip = not isinstance(network, Target) and _is_clip(network)
+    target = network if isinstance(network, Target) else _tower(network) if clip else _of_shapes(network)
+    pyramid = not clip and all(hasattr(target.module, layer) for layer in PYRAMID)
     return Encoder(target, tuple(taps or (PYRAMID if pyramid else target.layers)), target.input_size, published_masks)
 
 
 class _Seen(Exception):
     """Ends a forward pass: all taps have been seen."""
+
+
+def _is_clip(network: str | Path) -> bool:
+    """Whether it is a CLIP of the embedded world."""
+    try:
+        return "vision" in read(network)[1]
+    except UserError:
+        return False
+
+
+def _tower(network: str | Path) -> Target:
+    clip = shapes_clip.load(network)
+    layers = {layer: "avg" for layer in PYRAMID[-2:]}
+    return Target(find(network).stem, clip.model.visual, clip.transform, layers, input_size=shapes.SIDE)
 
 
 def _of_shapes(network: str | Path) -> Target:

@@ -97,6 +97,20 @@ class Features:
         rows = [_block(self.entries[at].path, row // BLOCK)[row % BLOCK] for at, row in self.places[units].tolist()]
         return torch.from_numpy(np.stack(rows))
 
+    def scale(self, units: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (D,) of features over all exemplars of some units, read a block at a time.
+
+        A feature that hardly varies gets a hundredth of the mean deviation, so that it is not blown up.
+        """
+        count, sums, squares = 0, torch.zeros(()), torch.zeros(())
+        for some in units.split(BLOCK):
+            found = self[some].flatten(0, 1).double()
+            count += len(found)
+            sums, squares = sums + found.sum(0), squares + found.square().sum(0)
+        mean = sums / count
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+        return mean.float(), deviation.clamp(min=0.01 * deviation.mean()).where(deviation.mean() > 0, 1).float()
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(U, k, D)."""

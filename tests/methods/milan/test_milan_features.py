@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from neuronx import milannotations
+from neuronx.cache import entry
 from neuronx.errors import UserError
 from neuronx.methods.milan import features as module
 from neuronx.methods.milan.encoder import Encoder, load
-from neuronx.methods.milan.features import Features, features_of
+from neuronx.methods.milan.features import BLOCK, Features, features_of
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[2] / "milannotations"))
@@ -120,3 +121,19 @@ def test_two_processes_share_the_work(units, encoder, trainer, tmp_path):
     script = HERE.with_name("milan_processes.py")
     subprocess.run([sys.executable, script, tmp_path, tmp_path / "found.npy"], check=True, env=environment, timeout=300)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), alone[torch.arange(9)].numpy(), atol=1e-5)
+
+
+def test_the_scale_is_that_of_all_exemplars_of_some_units():
+    values = torch.randn(70, 3, 5) * torch.tensor([1.0, 100.0, 0.1, 1.0, 1.0]) + 7
+    values[..., 3] = 2
+    place = entry("milan-features", "scale")
+    place.path.mkdir(parents=True, exist_ok=True)
+    for block, part in enumerate(values.split(BLOCK)):
+        np.save(place.path / f"block-{block:06d}.npy", part.numpy())
+    features = Features((place,), torch.stack([torch.zeros(70, dtype=torch.int64), torch.arange(70)], 1))
+    units = torch.arange(0, 70, 2)
+    mean, deviation = features.scale(units)
+    seen = values[units].flatten(0, 1)
+    wanted = seen.std(0, correction=0)
+    torch.testing.assert_close(mean, seen.mean(0))
+    torch.testing.assert_close(deviation, wanted.clamp(min=0.01 * wanted.mean()))
