@@ -83,8 +83,8 @@ class Rule(Protocol):
         """What is kept of some images, images on the first axis."""
         ...
 
-    def relevance(self, features: list[Tensor], units: Tensor) -> Tensor:
-        """The relevance (P, C') of features of P images for a unit (P,) each."""
+    def relevance(self, features: list[Tensor], at: Tensor, units: Tensor) -> Tensor:
+        """The relevance (P, C') of pairs: features of B images, and for each pair its image `at` (P,) and its unit."""
         ...
 
 
@@ -228,7 +228,7 @@ class _Pass(LightningModule):
         own = self.pairs[torch.isin(self.pairs[:, 0], rows)]
         for pairs in own.split(self.batch_size):
             at = torch.searchsorted(rows, pairs[:, 0].contiguous()).to(self.device)
-            found = self.way.relevance([part[at] for part in features], pairs[:, 1].to(self.device))
+            found = self.way.relevance(features, at, pairs[:, 1].to(self.device))
             self.waiting.append((pairs, found.detach().cpu()))
             late = time.monotonic() - self.written >= FLUSH_SECONDS or self.trainer.received_sigterm
             if late or len(self.waiting) * self.batch_size >= BLOCK:

@@ -115,10 +115,12 @@ class Adjacent:
             found.append(activations - slopes * _of(self.linear, call.output.detach()) - self.shift.to(slopes))
         return found
 
-    def relevance(self, features: list[Tensor], units: Tensor) -> Tensor:
-        """R (P, C') float32 of pairs: features of P images, and a unit (P,) for each; the shortcut's entry is last."""
-        pairs = torch.arange(len(units), device=units.device)
-        given, (activations, slopes, *shortcut) = features[0], (part[pairs, units] for part in features[1:])
+    def relevance(self, features: list[Tensor], at: Tensor, units: Tensor) -> Tensor:
+        """R (P, C') float32 of pairs: features of B images, and for each pair its image `at` (P,) and its unit (P,).
+
+        The shortcut's entry is last.
+        """
+        given, (activations, slopes, *shortcut) = features[0][at], (part[at, units] for part in features[1:])
         weights = seeds(activations, self.seed)
         found = self._through(given, units, weights * slopes)
         if shortcut:

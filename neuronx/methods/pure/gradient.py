@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from neuronx.latents import Inputs
+from neuronx.methods.pure.shared_rows import sharing
+from neuronx.targets.replay import wrapped
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain
 
@@ -58,9 +60,10 @@ class Gradient:
         """What is kept of some images."""
         return self.segment.features(inputs)
 
-    def relevance(self, features: list[Tensor], units: Tensor) -> Tensor:
-        """R (P, C') float32 of pairs: features of P images, and a unit (P,) for each."""
-        lower, upper = self.segment.run(features)
+    def relevance(self, features: list[Tensor], at: Tensor, units: Tensor) -> Tensor:
+        """R (P, C') float32 of pairs: features of B images, and for each pair its image `at` (P,) and its unit (P,)."""
+        with wrapped(self.segment.target.module, sharing(at)):
+            lower, upper = self.segment.run([part[at] for part in features])
         activations = of_units(upper, units)
         gradient = self.segment.gradient(activations, lower, seeds(activations, self.seed))
         return summed(self.segment.canonical(gradient * lower.detach()))

@@ -81,10 +81,10 @@ class Lrp(Gradient):
         self.modules = {names[module]: module for module, _, _ in calls}
         self.merges = [((names[a],), names[b]) for a, b in _merges(calls)]
 
-    def relevance(self, features: list[Tensor], units: Tensor) -> Tensor:
-        """R (P, C') float32 of pairs: features of P images, and a unit (P,) for each."""
+    def relevance(self, features: list[Tensor], at: Tensor, units: Tensor) -> Tensor:
+        """R (P, C') float32 of pairs: features of B images, and for each pair its image `at` (P,) and its unit (P,)."""
         with self.composite().context(self.segment.target.module):
-            lower, upper = self.segment.run(features)
+            lower, upper = self.segment.run([part[at] for part in features])
             activations = of_units(upper, units)
             relevance = self.segment.gradient(activations, lower, seeds(activations, self.seed))
         return summed(self.segment.canonical(relevance))

@@ -112,11 +112,11 @@ def test_it_goes_on_where_it_broke_off(trainer, monkeypatch):
     whole = circuit_vectors(target, Pictures(seed=0), trainer, "stage2", ROWS, UNITS, seed="one").vectors
     right = Gradient.relevance
 
-    def breaks(self, features, units):
+    def breaks(self, features, at, units):
         made.append(len(units))
         if sum(made) > 4:
             raise KeyboardInterrupt
-        return right(self, features, units)
+        return right(self, features, at, units)
 
     monkeypatch.setattr(circuits, "BLOCK", 1)
     monkeypatch.setattr(Gradient, "relevance", breaks)
@@ -124,7 +124,7 @@ def test_it_goes_on_where_it_broke_off(trainer, monkeypatch):
         circuit_vectors(target, probe, trainer, "stage2", ROWS, UNITS)
     assert untouched(target.module)
     again = []
-    monkeypatch.setattr(Gradient, "relevance", lambda *a: again.append(len(a[2])) or right(*a))
+    monkeypatch.setattr(Gradient, "relevance", lambda *a: again.append(len(a[3])) or right(*a))
     resumed = circuit_vectors(target, probe, trainer, "stage2", ROWS, UNITS).vectors
     assert 0 < sum(again) < 7 and resumed.shape == whole.shape
     for row, unit, vector in zip(ROWS, UNITS, resumed, strict=True):
