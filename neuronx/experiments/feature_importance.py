@@ -142,7 +142,7 @@ def feature_importance_table(found: FeatureImportance) -> str:
         f"{found.target}: accuracy (%) on {found.images} while a share of its {found.units} units is at 0; with none "
         f"{100 * found.intact:.1f}"
     )
-    names = [one.name if len(one.name) <= WIDTH else f"{one.name[: WIDTH - 1]}…" for one in found.orders]
+    names = [shortened(one.name) for one in found.orders]
     right = ["at 0", "units", f"{len(found.random)} random orders", "lowest to highest"]
     right += [escape(text) for name in names for text in (name, "− random", "95 %")]
     table = plain_table(*(Column(text, justify="right") for text in right))
@@ -159,6 +159,11 @@ def feature_importance_table(found: FeatureImportance) -> str:
     notes = ["* outside all random orders; intervals are over pictures"]
     notes += [f"{short} is {one.name}" for short, one in zip(names, found.orders, strict=True) if short != one.name]
     return as_text(Text(title), table, Text("; ".join(notes), style="dim"))
+
+
+def shortened(name: str) -> str:
+    """A property's name, cut where it is too long for a table's head."""
+    return name if len(name) <= WIDTH else f"{name[: WIDTH - 1]}…"
 
 
 def write_feature_importance(path: str | Path, found: FeatureImportance) -> Path:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from neuronx.experiments.auditing import Condition
 from neuronx.experiments.editing import Edited
-from neuronx.experiments.feature_importance import FeatureImportance
+from neuronx.experiments.feature_importance import FeatureImportance, shortened
 from neuronx.experiments.generalisation import CONSTANT, NEAREST, Outcome
 from neuronx.metrics.naming import Naming
 from neuronx.report.figures import COLOURS, FLOOR
@@ -40,7 +40,7 @@ def importance_figure(found: FeatureImportance) -> "Figure":
     for place, order in enumerate(found.orders):
         below, above = order.difference[:, 0] - order.difference[:, 1], order.difference[:, 2] - order.difference[:, 0]
         bars = {"array": (100 * above).tolist(), "arrayminus": (100 * below).tolist(), "symmetric": False}
-        _line(figure, x, order.accuracy, order.name, COLOURS[place % len(COLOURS)], error_y=bars)
+        _line(figure, x, order.accuracy, shortened(order.name), COLOURS[place % len(COLOURS)], error_y=bars)
     figure.add_hline(100 * found.intact, line={"color": INK, "dash": "dot", "width": 1}, annotation_text="intact")
     text = f"{found.target} on {found.images}, {found.units} units; bars: 95 % of the difference from random"
     return _laid_out(figure, "Which units are needed, by their captions", text, "units at 0 (%)", "accuracy (%)")
@@ -72,9 +72,11 @@ def sweep_figure(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> "Figu
     figure: Figure = make_subplots(1, len(scores), subplot_titles=[columns[place] for place in scores])
     lines: dict[str, list[Sequence[Any]]] = {}
     for row in rows:
-        lines.setdefault(f"{row[0]}, {row[1]} beams" if row[1] else str(row[0]), []).append(row)
+        lines.setdefault(f"{row[0]}, {row[1]:g} beams" if row[1] else str(row[0]), []).append(row)
+    real = [name for name in lines if name != "nearest unit" and not name.startswith("always ")]
     weights = [row[2] for row in rows if row[2] is not None] or [0.0, 1.0]
-    for place, (name, of_line) in enumerate(lines.items()):
+    for name, of_line in lines.items():
+        colour = COLOURS[real.index(name) % len(COLOURS)] if name in real else INK if name == "nearest unit" else FLOOR
         flat = of_line[0][2] is None
         x = [min(weights), max(weights)] if flat else [row[2] for row in of_line]
         for panel, score in enumerate(scores, start=1):
@@ -85,7 +87,7 @@ def sweep_figure(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> "Figu
                 legendgroup=name,
                 showlegend=panel == 1,
                 mode="lines" if flat else "lines+markers",
-                line={"color": COLOURS[place % len(COLOURS)], "dash": "dot" if flat else "solid"},
+                line={"color": colour, "dash": "dot" if flat else "solid"},
                 row=1,
                 col=panel,
             )
@@ -140,6 +142,7 @@ def _random(figure: "Figure", x: Sequence[float], random: Tensor) -> None:
     figure.add_scatter(
         x=[*x, *reversed(x)],
         y=outline,
+        mode="lines",
         fill="toself",
         fillcolor="rgba(120,125,135,0.18)",
         line={"width": 0},
