@@ -1,7 +1,7 @@
 """Exemplars: the images that excite each unit most, where in them, and the threshold above which a unit is on."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +147,10 @@ def observe(
 
 
 class Finder:
-    """Watches a pass and tallies what excites the units of several layers; see `find_exemplars`."""
+    """Watches a pass and tallies what excites the units of several layers; see `find_exemplars`.
+
+    `of` is what the values that it is shown depend on besides the layer, where they are not its activations.
+    """
 
     def __init__(
         self,
@@ -160,6 +163,7 @@ class Finder:
         quantile: float,
         rows: Tensor | None,
         tail_mb: float,
+        of: Mapping[str, Plain] | None = None,
     ) -> None:
         self.rows = probe.split("train", "val") if rows is None else rows.unique()
         _check(self.rows, len(probe), k, quantile)
@@ -169,7 +173,7 @@ class Finder:
         facts = {"rows": hashlib.sha256(self.wanted.numpy().tobytes()).hexdigest(), "k": k, "quantile": quantile}
         self.entries = {}
         for layer in map(target.canonical, layers):
-            key = identity(target, layer, probe, runner) | {"prefix": target.prefix_tokens} | facts
+            key = identity(target, layer, probe, runner) | {"prefix": target.prefix_tokens} | facts | dict(of or {})
             self.entries[layer] = entry("exemplars", key)
         todo = {layer: place for layer, place in self.entries.items() if not _is_whole(place)}
         self.tallies = {layer: Tally(place, self.wanted, k, quantile) for layer, place in todo.items()}

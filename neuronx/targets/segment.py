@@ -35,6 +35,7 @@ class Segment:
         reads: What the segment reads: names of modules, or "inputs". Mostly the lower layer alone; a shortcut around
             it comes in addition.
         shape: Of the lower layer's output for one image, units first: (K,), (K, T) or (K, H, W).
+        upper: Of the upper layer's output for one image: (K,), (T, K) or (K, H, W).
         units: Number of units of the upper layer.
     """
 
@@ -46,6 +47,7 @@ class Segment:
         self.call: Call = (self.module, 0)
         self.reads: tuple[str, ...] = ()
         self.shape: tuple[int, ...] = ()
+        self.upper: tuple[int, ...] = ()
         self.units = 0
         self._given: dict[Call, Any] = {}
         self._inputs: Inputs
@@ -81,7 +83,8 @@ class Segment:
                     f"{self.target.name} gives other outputs each time that it runs; circuits need the same."
                 )
         lower, upper = self.run(self.features(inputs))
-        self.shape, self.units = tuple(self.canonical(lower).shape[1:]), upper.shape[2 if upper.ndim == 3 else 1]
+        self.shape, self.upper = tuple(self.canonical(lower).shape[1:]), tuple(upper.shape[1:])
+        self.units = self.upper[1 if len(self.upper) == 2 else 0]
         self.gradient(upper, lower, torch.ones_like(upper))
 
     def features(self, inputs: Inputs) -> list[Tensor]:

@@ -4,6 +4,9 @@ With A the map of a unit and x the lower layer's output: G_j(q) = sum_p max(A(p)
 channel j is R_j = sum_q x_j(q) G_j(q). A position counts with the square of its activation.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -62,11 +65,15 @@ class Gradient:
 
     def relevance(self, features: list[Tensor], at: Tensor, units: Tensor) -> Tensor:
         """R (P, C') float32 of pairs: features of B images, and for each pair its image `at` (P,) and its unit (P,)."""
+        return summed(self.maps(features, at, units, partial(seeds, seed=self.seed)))
+
+    def maps(self, features: list[Tensor], at: Tensor, units: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+        """The same before the sum, (P, C'), (P, C', T) or (P, C', H, W), for any weights of a unit's positions."""
         with wrapped(self.segment.target.module, sharing(at)):
             lower, upper = self.segment.run([part[at] for part in features])
         activations = of_units(upper, units)
-        gradient = self.segment.gradient(activations, lower, seeds(activations, self.seed))
-        return summed(self.segment.canonical(gradient * lower.detach()))
+        gradient = self.segment.gradient(activations, lower, weigh(activations))
+        return self.segment.canonical(gradient * lower.detach())
 
 
 def of_units(upper: Tensor, units: Tensor) -> Tensor:

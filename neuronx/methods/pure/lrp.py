@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from neuronx.errors import UserError
 from neuronx.latents import Inputs
-from neuronx.methods.pure.gradient import Gradient, of_units, seeds, summed
+from neuronx.methods.pure.gradient import Gradient, of_units
 from neuronx.targets.outputs import first_tensor
 from neuronx.targets.replay import wrapped
 from neuronx.targets.segment import Segment
@@ -81,13 +81,13 @@ class Lrp(Gradient):
         self.modules = {names[module]: module for module, _, _ in calls}
         self.merges = [((names[a],), names[b]) for a, b in _merges(calls)]
 
-    def relevance(self, features: list[Tensor], at: Tensor, units: Tensor) -> Tensor:
-        """R (P, C') float32 of pairs: features of B images, and for each pair its image `at` (P,) and its unit (P,)."""
+    def maps(self, features: list[Tensor], at: Tensor, units: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+        """The relevance at the lower layer's positions, for any relevance of a unit's positions to begin with."""
         with self.composite().context(self.segment.target.module):
             lower, upper = self.segment.run([part[at] for part in features])
             activations = of_units(upper, units)
-            relevance = self.segment.gradient(activations, lower, seeds(activations, self.seed))
-        return summed(self.segment.canonical(relevance))
+            relevance = self.segment.gradient(activations, lower, weigh(activations))
+        return self.segment.canonical(relevance)
 
     def composite(self) -> "Composite":
         """The composite for the modules of the segment; after `trace`."""
