@@ -60,7 +60,7 @@ def exemplars_with_parts(
         peaks = record(without_parts(target), probe, trainer, {layer: how})[layer].values
         of = torch.tensor([unit.index for unit in units])
         shares = peaks[rows][:, of] * gates[rows]
-        best = shares.argsort(0, descending=True, stable=True)[: one.rows.shape[1]]
+        best = shares.argsort(dim=0, descending=True, stable=True)[: one.rows.shape[1]]
         made[layer] = replace(
             one,
             units=one.units + units,

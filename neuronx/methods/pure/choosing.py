@@ -46,8 +46,8 @@ def choose(
         inner: (K, m, m) float64, inner products of each unit's circuits, from `products`.
         counted: (K, m) bool, which of them count.
         k: Number of parts of every unit; or `silhouette`, the number with the widest mean silhouette; or `gap`, the
-            first number after which the gap between the scatter and that of one Gaussian cloud grows no more
-            (Tibshirani, Walther and Hastie, 2001, with the cloud of `polysemantic`), which may be one.
+            smallest number, which may be one, with the largest gap but for its standard error between the scatter of
+            the circuits and of Gaussian clouds (Tibshirani, Walther and Hastie, 2001; the clouds of `polysemantic`).
         most: Largest number that `silhouette` and `gap` try.
         min_size: Circuits that a part needs; smaller ones are dissolved, their circuits join the nearest part.
         n_init: Restarts of k-means.
@@ -114,17 +114,15 @@ def _kmeans(inner: Tensor, counted: Tensor, k: int, n_init: int, seed: int) -> C
 
 
 def _by_gap(inner: Tensor, counted: Tensor, found: dict[int, Clusters], draws: int, n_init: int, seed: int) -> Tensor:
-    """(K,) the first k whose gap is not exceeded by the next one by more than its standard error."""
-    drawn = torch.stack(
-        [
-            torch.stack([_scatter(_kmeans(one, counted, k, n_init, seed).inertia) for k in found])
-            for one in clouds(inner, counted, draws, seed)
-        ]
-    )
-    gaps = drawn.mean(0) - torch.stack([_scatter(one.inertia) for one in found.values()])
-    error = drawn.std(0, correction=0) * (1 + 1 / draws) ** 0.5
-    good = gaps[:-1] >= gaps[1:] - error[1:]
-    good = torch.cat([good, torch.ones_like(gaps[-1:], dtype=torch.bool)])
+    """(K,) the smallest k whose gap reaches the largest one, less its standard error."""
+    made = []
+    for one, counts in clouds(inner, counted, draws, seed):
+        made.append(torch.stack([_scatter(_kmeans(one, counts, k, n_init, seed).inertia) for k in found]))
+    drawn = torch.cat([some.view(len(found), -1, len(inner)) for some in made], 1)
+    gaps = drawn.mean(1) - torch.stack([_scatter(one.inertia) for one in found.values()])
+    error = drawn.std(1, correction=0) * (1 + 1 / draws) ** 0.5
+    best = gaps.argmax(0, keepdim=True)
+    good = gaps >= (gaps.gather(0, best) - error.gather(0, best))
     return torch.tensor(list(found))[good.int().argmax(0).cpu()]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.methods.pure.clusters import kmeans, products
+from neuronx.methods.pure.clusters import CHUNK, kmeans, products
 
 FEWEST = 8
 """Circuits that a unit needs to be tested; with fewer it counts as pure."""
@@ -67,7 +67,8 @@ def verdicts(
     if possible.any():
         inner, counted = inner[possible], counted[possible]
         share[possible] = explained(inner, counted, n_init, seed)
-        drawn = torch.stack([explained(one, counted, n_init, seed) for one in clouds(inner, counted, draws, seed)])
+        made = [explained(*drawn, n_init, seed) for drawn in clouds(inner, counted, draws, seed)]
+        drawn = torch.cat(made).view(draws, -1)
         null[possible] = drawn.mean(0)
         low[possible], high[possible] = drawn.quantile(drawn.new_tensor([0.025, 0.975]), 0)
         z = (share[possible] - drawn.mean(0)) / drawn.std(0).clamp(min=1e-12)
@@ -81,17 +82,25 @@ def explained(inner: Tensor, counted: Tensor, n_init: int = 4, seed: int = 0, k:
     return 1 - kmeans(inner, k, counted, n_init=n_init, seed=seed).inertia / total.clamp(min=1e-300)
 
 
-def clouds(inner: Tensor, counted: Tensor, draws: int, seed: int) -> Iterator[Tensor]:
-    """Inner products (K, m, m) of points drawn from one Gaussian with the spectrum of each unit's points.
+def clouds(inner: Tensor, counted: Tensor, draws: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Points drawn from one Gaussian with the spectrum of each unit's points, several draws at a time.
 
     The same normal numbers serve all units, so that a unit's clouds do not depend on what other units there are.
+
+    Yields:
+        Inner products (D * K, m, m) of the points, draw by draw, and which points count (D * K, m).
     """
-    m = inner.shape[1]
+    K, m = counted.shape
     # Of the largest eigenvalues as many as hold all but a thousandth of the variance of every unit.
     spectrum = torch.linalg.eigvalsh(inner).flip(1).clamp(min=0)
     rank = int((spectrum.cumsum(1) < 0.999 * spectrum.sum(1, keepdim=True)).sum(1).max()) + 1
     scale = (spectrum[:, :rank] / counted.sum(1, keepdim=True)).sqrt()
-    for draw in range(draws):
-        generator = torch.Generator().manual_seed(seed * 100_003 + draw)
-        normal = torch.randn(m, m, generator=generator, dtype=torch.float64)[:, :rank].to(inner.device)
-        yield products(normal * scale[:, None, :], counted)
+    for block in torch.arange(draws).split(max(1, CHUNK // max(1, K * m * m))):
+        normal = torch.stack([_normal(m, seed * 100_003 + draw)[:, :rank] for draw in block.tolist()])
+        points = normal.to(inner.device)[:, None] * scale[:, None, :]
+        counts = counted.repeat(len(block), 1)
+        yield products(points.flatten(0, 1), counts), counts
+
+
+def _normal(m: int, seed: int) -> Tensor:
+    return torch.randn(m, m, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from oracles_pure_splits import Meanings, network
+
+from neuronx.concepts.labels import LabelConcepts
+from neuronx.errors import UserError
+from neuronx.methods.linear.method import LinearExplanations
+from neuronx.methods.pure.method import Pure
+from neuronx.recording.exemplars import find_exemplars
+from neuronx.recording.record import record
+from neuronx.simulation.correlation import Correlation
+from neuronx.types import Unit
+
+
+class Namer:
+    """Names every unit that it is asked for after itself."""
+
+    def explain(self, target, probe, trainer):
+        from neuronx.types import Explanation
+
+        return [
+            Explanation(recorded.units[column], ((str(recorded.units[column]), 1.0),))
+            for layer, recorded in record(target, probe, trainer).items()
+            for column in target.units[layer]
+        ]
+
+
+def pure(**options):
+    return Pure({"namer": Namer()}, **({"references": 60, "draws": 10, "alpha": 0.01} | options))
+
+
+@pytest.fixture
+def world():
+    return network(), Meanings()
+
+
+@pytest.mark.parametrize("gate", ["hard", "soft", "reject", "distilled"])
+def test_parts_add_up_to_their_unit_on_all_images(world, trainer, gate):
+    target, probe = world
+    split = pure(gate=gate).split(target, probe, trainer)
+    recorded = record(split, probe, trainer)["high"]
+    own, parts = recorded.values[:, :3], recorded.values[:, 3:]
+    assert recorded.units[:3] == tuple(Unit("high", k) for k in range(3))
+    assert recorded.units[3:] == tuple(Unit("high", 0, c) for c in range(3 if gate == "reject" else 2))
+    torch.testing.assert_close(parts.sum(1), own[:, 0], atol=1e-6, rtol=0)
+    assert (parts >= 0).all()
+    torch.testing.assert_close(own, record(target, probe, trainer)["high"].values)
+
+
+@pytest.mark.parametrize("gate", ["hard", "distilled"])
+def test_parts_are_the_meanings_on_images_that_were_no_references(world, trainer, gate):
+    target, probe = world
+    recorded = record(pure(gate=gate).split(target, probe, trainer), probe, trainer)["high"]
+    test = probe.split("test")
+    means_even = recorded.values[test, 3] > recorded.values[test, 4]
+    agreement = (means_even == (probe.labels[test] == 0)).float().mean()
+    assert max(agreement, 1 - agreement) > 0.98
+
+
+def test_pure_and_dead_units_stay_whole_and_all_are_explained(world, trainer):
+    target, probe = world
+    method = pure()
+    assert method.name == "pure-namer"
+    found = method.explain(target, probe, trainer)
+    assert sorted(map(str, (one.unit for one in found))) == ["high:0/0", "high:0/1", "high:1", "high:2"]
+    assert all(str(one.unit) == one.terms[0][0] for one in found)
+    columns, rows = method.tables(target, probe, trainer)["units.csv"]
+    table = {row[columns.index("unit")]: dict(zip(columns, row, strict=True)) for row in rows}
+    assert [table[unit]["status"] for unit in range(3)] == ["split", "whole", "inactive"]
+    assert rows[0][columns.index("unit")] == 0
+    assert table[0]["p"] < 0.01 < table[1]["p"] and table[0]["explained"] > table[0]["high"]
+    assert table[2]["p"] == 1 and table[2]["references"] == 0
+
+
+def test_only_units_asked_for_are_split(world, trainer):
+    target, probe = world
+    found = pure().explain(replace(target, units={"high": [1]}), probe, trainer)
+    assert [str(one.unit) for one in found] == ["high:1"]
+
+
+def test_parts_have_exemplars_with_the_masks_of_their_unit(world, trainer):
+    target, probe = world
+    split = pure().split(target, probe, trainer)
+    found = find_exemplars(split, probe, trainer, k=10)["high"]
+    assert found.units[3:] == (Unit("high", 0, 0), Unit("high", 0, 1))
+    assert [len(probe.labels[found.rows[k]].unique()) for k in (3, 4)] == [1, 1]
+    torch.testing.assert_close(found.thresholds[3:], found.thresholds[[0, 0]])
+    best = int(found.rows[3, 0] if found.peaks[3, 0] > found.peaks[4, 0] else found.rows[4, 0])
+    assert best == found.rows[0, 0]
+
+
+def test_other_methods_and_the_score_take_parts_as_they_are(world, trainer):
+    target, probe = world
+    labels = LabelConcepts(superclasses=False)
+    how = Pure({"le_label": LinearExplanations(labels)}, references=60, draws=20, alpha=0.01)
+    explained = {how.name: how.explain(target, probe, trainer)}
+    scores = Correlation(ceiling=False, floors=False).score(
+        explained, how.split(target, probe, trainer), probe, labels, trainer
+    )
+    by = {(one.method, str(one.unit)): one for one in scores}
+    assert {unit for method, unit in by if method == "pure-le_label"} == {"high:0", "high:1", "high:2"}
+    for part in ("high:0/0", "high:0/1"):
+        assert by["pure-le_label-parts", part].value > 0.95
+    assert by["pure-le_label", "high:2"].status == "inactive"
+    assert by["pure-le_label", "high:0"].explanation.count("|") == 1
+
+
+def test_mistakes_are_told(world, trainer):
+    target, probe = world
+    for options, what in (
+        ({"k": 0}, "at least 1"),
+        ({"k": "elbow"}, "silhouette"),
+        ({"references": 8}, "no 2 parts of at least 5"),
+        ({"references": 20, "k": 5}, "no 5 parts"),
+        ({"references": 10_000}, "train images"),
+        ({"alpha": 2.0}, "between 0 and 1"),
+        ({"gate": "medium"}, "gate"),
+        ({"gate": "distilled", "rule": "adjacent"}, "rule=adjacent"),
+    ):
+        with pytest.raises(UserError, match=what):
+            pure(**options).split(target, probe, trainer)
+    with pytest.raises(UserError, match="first layer"):
+        pure().split(replace(target, layers={"low": "avg"}), probe, trainer)
+    with pytest.raises(UserError, match="one method"):
+        Pure({})
