@@ -98,6 +98,8 @@ def sweep_figure(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> "Figu
 def outcomes_figure(outcomes: Sequence[Outcome], named: Mapping[str, Mapping[str, Naming]]) -> "Figure":
     """A row for each split, a dot for each kind of caption: BLEU-1, and where it is known, whether it names the truth.
 
+    Where there is one split only, each kind of caption has a row.
+
     Args:
         outcomes: Of which the first trial is drawn; of constants the better one.
         named: Split -> kind of caption -> how often it names the leading factor.
@@ -113,12 +115,14 @@ def outcomes_figure(outcomes: Sequence[Outcome], named: Mapping[str, Mapping[str
         if split not in of_kind or (one.method == CONSTANT and one.scores.bleu[0] > of_kind[split].scores.bleu[0]):
             of_kind[split] = one
     real = [kind for kind in kinds if kind not in ("constant", NEAREST)]
+    splits = list(dict.fromkeys(split for of_kind in kinds.values() for split in of_kind))
+    several = len(splits) > 1
     for kind, of_kind in kinds.items():
         colour = COLOURS[real.index(kind) % len(COLOURS)] if kind in real else INK if kind == NEAREST else FLOOR
         style: dict[str, Any] = {"name": kind, "legendgroup": kind, "mode": "markers"}
         style["marker"] = {"color": colour, "size": 9, "symbol": "circle" if kind in real else "diamond-open"}
         bleu = [100 * one.scores.bleu[0] for one in of_kind.values()]
-        figure.add_scatter(x=bleu, y=list(of_kind), row=1, col=1, **style)
+        figure.add_scatter(x=bleu, y=list(of_kind) if several else [kind], row=1, col=1, showlegend=several, **style)
         known = {split: named[split][one.label] for split, one in of_kind.items() if split in named}
         if known:
             ends = {
@@ -129,11 +133,13 @@ def outcomes_figure(outcomes: Sequence[Outcome], named: Mapping[str, Mapping[str
                 "width": 3,
             }
             share = [100 * one.share for one in known.values()]
-            figure.add_scatter(x=share, y=list(known), error_x=ends, row=1, col=2, showlegend=False, **style)
+            y = list(known) if several else [kind]
+            figure.add_scatter(x=share, y=y, error_x=ends, row=1, col=2, showlegend=False, **style)
     figure.update_yaxes(autorange="reversed", automargin=True)
-    rows = len({split for of_kind in kinds.values() for split in of_kind})
-    _laid_out(figure, "Captions of units that were not trained on", "", None, None)
-    return figure.update_layout(height=220 + 34 * rows, width=1300)
+    figure.update_xaxes(rangemode="tozero")
+    subtitle = "trained → tested" if several else splits[0]
+    _laid_out(figure, "Captions of units that were not trained on", subtitle, None, None)
+    return figure.update_layout(height=220 + 34 * (len(splits) if several else len(kinds)), width=1300)
 
 
 def _random(figure: "Figure", x: Sequence[float], random: Tensor) -> None:

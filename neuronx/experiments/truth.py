@@ -38,15 +38,16 @@ def naming_table(found: Mapping[str, Mapping[str, Naming]]) -> str:
     """One table for each split; shares in percent."""
     parts: list[RenderableType] = []
     for name, kinds in found.items():
-        right = [Column(text, justify="right") for text in ("names it", "95 %", "first is better by", "95 %", "units")]
+        lead = f"{next(iter(kinds))} is better by"
+        right = [Column(text, justify="right") for text in ("names it", "95 %", lead, "95 %", "units")]
         table = plain_table("captions", *right)
         for place, (label, one) in enumerate(kinds.items()):
-            lead = (f"{100 * one.lead:+.1f}", f"[{100 * one.lead_low:+.1f}, {100 * one.lead_high:+.1f}]")
+            by = (f"{100 * one.lead:+.1f}", f"[{100 * one.lead_low:+.1f}, {100 * one.lead_high:+.1f}]")
             table.add_row(
                 escape(label),
                 f"{100 * one.share:.1f}",
                 escape(f"[{100 * one.low:.1f}, {100 * one.high:.1f}]"),
-                *map(escape, lead if place else ("", "")),
+                *map(escape, by if place else ("", "")),
                 str(one.n),
             )
         parts += [Text(f"{name}: does the caption name the leading true factor? (%)"), table, Text()]
