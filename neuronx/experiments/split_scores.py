@@ -103,15 +103,17 @@ def split_scores(
     }
     return [
         SplitScore(
-            unit,
-            p[unit],
-            len(own),
-            terms * len(own),
-            *(found[method, unit].value for method in (SPLIT, UNSPLIT, FREE)),
-            (found[SPLIT, unit].explanation, found[UNSPLIT, unit].explanation),
+            unit=unit,
+            p=p[unit],
+            parts=len(own),
+            terms=terms * len(own),
+            split=found[SPLIT, unit].value,
+            unsplit=found[UNSPLIT, unit].value,
+            free=found[FREE, unit].value,
+            explanations=(found[SPLIT, unit].explanation, found[UNSPLIT, unit].explanation),
         )
         for unit, own in parts.items()
-        if all(found[method, unit].status == "ok" for method in (SPLIT, UNSPLIT, FREE))
+        if all((method, unit) in found and found[method, unit].status == "ok" for method in (SPLIT, UNSPLIT, FREE))
     ]
 
 

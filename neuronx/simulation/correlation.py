@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from neuronx.metrics.bootstrap import correlation_sem
 from neuronx.recording.record import record
 from neuronx.simulation.panels import Beside, asked_for, rows_of_table
-from neuronx.simulation.simulator import Simulator
+from neuronx.simulation.simulator import Predicts, Simulator
 from neuronx.simulation.sums import apart, sums
 from neuronx.types import Activations, Explanation, Judge, Score, TrainerFactory
 
@@ -72,7 +72,7 @@ class Correlation(Beside):
         fit = probe.split("train", "val")
         summed = sums(made.panels, recorded, made.formulas, made.judgement, fit, self.batch_size)
         panels = [*made.panels, *(panel for panel, _ in summed)]
-        predictors = [*(one.predictor for one in made.panels), *(predictor for _, predictor in summed)]
+        predictors: list[Predicts] = [*(one.predictor for one in made.panels), *(predictor for _, predictor in summed)]
         simulator = Simulator(predictors, made.formulas, made.judgement, values, test, self.batch_size)
         trainer().test(simulator, verbose=False)
         images = f"{probe.name}/test:{len(test)}"
