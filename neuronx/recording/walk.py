@@ -8,7 +8,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -109,9 +109,15 @@ def watch(
     predict(Pass(untouched(target, runner), probe, watchers, rows, batch_size), runner)
 
 
-def predict(module: LightningModule, runner: Trainer) -> None:
-    """Runs `predict` of a module with a `network`, without keeping what its steps return."""
-    with warnings.catch_warnings(), _fast_layout(module.network, runner):  # type: ignore[arg-type]
+def predict(module: LightningModule, runner: Trainer, fast_layout: bool = True) -> None:
+    """Runs `predict` of a module with a `network`, without keeping what its steps return.
+
+    Args:
+        module: With its own loader.
+        runner: The trainer.
+        fast_layout: On a CPU, convolutions run channels last; False leaves them, and their rounding, as they are.
+    """
+    with warnings.catch_warnings(), _fast_layout(module.network, runner) if fast_layout else nullcontext():  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Total length of `DataLoader`.*")
         runner.predict(module, return_predictions=False)
