@@ -59,6 +59,7 @@ class Pure:
         rule: str = "gradient",
         positions: str = "activation",
         learns_from: int = 1500,
+        quantile: float = 0.0,
         seed: int = 0,
     ) -> None:
         """Chooses how to split, and who describes.
@@ -77,6 +78,7 @@ class Pure:
             rule: Of relevance: gradient (as published), lrp or adjacent.
             positions: Which positions of a map count: activation (all, as published), peak or one.
             learns_from: Train images of each unit that the distilled gate learns from.
+            quantile: Of a unit's train activations; up to it the parts have equal shares, which saves circuits.
             seed: Of clustering and test.
         """
         if len(describe) != 1:
@@ -87,7 +89,8 @@ class Pure:
             raise UserError("gate=distilled reads a layer, and rule=adjacent leads to none; choose another of the two.")
         self.describes, self.describer = next(iter(describe.items()))
         self.name = f"pure-{self.describes}"
-        self.references, self.gate, self.lower, self.learns_from = references, gate, lower, learns_from
+        self.references, self.gate, self.lower = references, gate, lower
+        self.gating: dict[str, Any] = {"most": learns_from, "quantile": quantile}
         self.circuits = {"rule": rule, "seed": positions}
         self.parts: dict[str, Any] = {
             "k": k,
@@ -128,7 +131,7 @@ class Pure:
                 own = found.references
                 centre = centres(own.vectors[which], found.clusters.labels[which], found.clusters.k)
                 parts[layer] = Split(
-                    layer, pool, own.units[which], centre, self.gate, own.lower, self.circuits, self.learns_from
+                    layer, pool, own.units[which], centre, self.gate, own.lower, self.circuits, **self.gating
                 )
         return replace(target, parts=parts)
 

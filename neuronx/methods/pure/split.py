@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from neuronx.cache import Entry, entry
-from neuronx.errors import unknown
+from neuronx.errors import UserError, unknown
 from neuronx.methods.pure import distilled
 from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.gates import KINDS, Centres, hard, reject, soft, squared_distances
@@ -47,6 +47,7 @@ class Split:
         lower: The layer that circuits lead to.
         options: Of `circuit_vectors`.
         most: Train images of each unit that the distilled gate learns from.
+        quantile: Of a unit's train activations; up to it a unit counts as not firing, which saves circuits.
     """
 
     layer: str
@@ -57,8 +58,11 @@ class Split:
     lower: str
     options: Mapping[str, Any] = field(default_factory=dict)
     most: int = 1500
+    quantile: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.quantile < 1:
+            raise UserError(f"quantile={self.quantile} of PURE's gates: write a number from 0 to below 1.")
         if self.gate not in KINDS:
             raise unknown("gate", self.gate, KINDS)
 
@@ -78,7 +82,7 @@ class Split:
         """How much of its unit each part has on all images of a probe: (N, V) float32."""
         runner = trainer()
         key = identity(target, self.layer, probe, runner) | {"pool": self.pool, "split": self._digest}
-        if self.gate == "distilled":  # it learns on the train images
+        if self.gate == "distilled" or self.quantile:  # learnt on the train images
             key |= {"train": hashlib.sha256(probe.splits["train"].numpy().tobytes()).hexdigest()}
         place = entry("gates", key)
         if not (place.complete and (place.path / FILE).is_file()):
@@ -89,7 +93,9 @@ class Split:
 
     @property
     def _digest(self) -> str:
-        found = hashlib.sha256(repr((self.gate, self.lower, sorted(self.options.items()), self.most)).encode())
+        found = hashlib.sha256(
+            repr((self.gate, self.lower, sorted(self.options.items()), self.most, self.quantile)).encode()
+        )
         for part in (self.split, self.centres.points, self.centres.radius, self.centres.spread):
             found.update(part.contiguous().numpy().tobytes())
         return found.hexdigest()
@@ -97,7 +103,9 @@ class Split:
     def _fires(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Tensor:
         """(N, S) bool."""
         values = record(target, probe, trainer, {self.layer: self.pool})[target.canonical(self.layer)].values
-        return values[:, self.split] > 0
+        values, train = values[:, self.split], probe.splits["train"]
+        low = values[train].sort(0).values[int(self.quantile * (len(train) - 1))] if self.quantile else 0.0
+        return (values > 0) & (values > low)
 
     def _exact(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Tensor:
         """Gates (N, S, k) from the circuits of all images on which a unit fires."""

@@ -74,6 +74,15 @@ def test_pure_and_dead_units_stay_whole_and_all_are_explained(world, trainer):
     assert table[2]["p"] == 1 and table[2]["references"] == 0
 
 
+def test_weak_activations_may_be_shared_alike(world, trainer):
+    target, probe = world
+    recorded = record(pure(quantile=0.5).split(target, probe, trainer), probe, trainer)["high"].values
+    weak = recorded[:, 0] <= recorded[probe.splits["train"], 0].quantile(0.5, interpolation="lower")
+    assert 0.4 < weak.float().mean() < 0.6
+    torch.testing.assert_close(recorded[weak, 3], recorded[weak, 4])
+    assert (recorded[~weak, 3:].amin(1) == 0).all()
+
+
 def test_only_units_asked_for_are_split(world, trainer):
     target, probe = world
     found = pure().explain(replace(target, units={"high": [1]}), probe, trainer)
@@ -117,6 +126,7 @@ def test_mistakes_are_told(world, trainer):
         ({"references": 10_000}, "train images"),
         ({"alpha": 2.0}, "between 0 and 1"),
         ({"gate": "medium"}, "gate"),
+        ({"quantile": 1.0}, "below 1"),
         ({"gate": "distilled", "rule": "adjacent"}, "rule=adjacent"),
     ):
         with pytest.raises(UserError, match=what):
