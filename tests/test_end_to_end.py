@@ -51,7 +51,7 @@ def undisturbed(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.slow
 def test_the_leaderboard_has_methods_floors_and_a_ceiling(undisturbed):
     found = means(rows(undisturbed[0] / "leaderboard.csv"))
-    methods = ("le_label", "le_clip", "clip_dissect", "net_dissect")
+    methods = ("le_label", "le_clip", "clip_dissect", "net_dissect", "milan")
     assert set(found) == {"ceiling", *methods, *(f"{floor}-{m}" for m in methods for floor in ("shuffled", "random"))}
     for method in methods:
         assert found["ceiling"] > found[method] > found[f"shuffled-{method}"] + 0.05
@@ -122,7 +122,7 @@ def test_written_explanations_can_be_scored_again(undisturbed, tmp_path):
     folder, cache = undisturbed
     again = evaluate(*SMALL, f"explanations={folder / 'explanations'}", folder=tmp_path / "again", cache=cache)
     before = means(rows(folder / "leaderboard.csv"))
-    for method in ("le_label", "le_clip", "clip_dissect", "net_dissect"):
+    for method in ("le_label", "le_clip", "clip_dissect", "net_dissect", "milan"):
         assert means(again)[method] == pytest.approx(before[method], abs=1e-9)
 
 

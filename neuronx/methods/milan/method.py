@@ -22,7 +22,8 @@ from neuronx.methods.milan.describer import Describer
 from neuronx.methods.milan.exemplar_source import ExemplarSource, prepare
 from neuronx.methods.milan.features import encode
 from neuronx.methods.milan.writing import Notes, Subject, Told, written
-from neuronx.recording.exemplars import find_exemplars
+from neuronx.recording.exemplars import Exemplars, find_exemplars
+from neuronx.recording.whole import whole_images
 from neuronx.targets.identity import module_digest
 from neuronx.types import Explanation, Plain, TrainerFactory
 
@@ -128,7 +129,7 @@ class Milan:
             self.check(probe)
         except Unsuitable as reason:
             log.warning("%s Its words are about the pictures that it knows.", reason)
-        found = find_exemplars(target, probe, trainer, target.layers, k=self.k, quantile=self.quantile)
+        found = self._exemplars(target, probe, trainer)
         size = self.describer.encoder.side or SIDE
         sources = [
             ExemplarSource(one, _units(target, layer, len(one.units)), target, probe, size)
@@ -158,6 +159,15 @@ class Milan:
             for said in (dict(zip(rows.tolist(), texts, strict=True)),)
             for row in range(source.count)
         ]
+
+    def _exemplars(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> dict[str, Exemplars]:
+        """What units fire on. A class token is about no place: its exemplars count as a whole, by its own value."""
+        how: dict[str, Any] = {"k": self.k, "quantile": self.quantile}
+        whole = {layer: pool for layer, pool in target.layers.items() if pool == "first"}
+        placed = [layer for layer in target.layers if layer not in whole]
+        found = find_exemplars(target, probe, trainer, placed, **how) if placed else {}
+        found |= whole_images(target, probe, trainer, whole, **how) if whole else {}
+        return {layer: found[layer] for layer in target.layers}
 
     @property
     def _how(self) -> dict[str, Plain]:
