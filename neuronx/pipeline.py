@@ -11,7 +11,7 @@ from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.explanations import ExplanationFile, by_method, read_files
 from neuronx.io import Table
 from neuronx.trainer import is_first
-from neuronx.types import Checks, Explanation, Judge, Method, Plain, Score, TrainerFactory
+from neuronx.types import Checks, Explanation, Judge, Method, PartSamples, Plain, Score, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class HasTables(Protocol):
-    """A method that has more to say than its explanations."""
+    """A method or score that has more to say than its explanations or numbers."""
 
     def tables(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Mapping[str, Table]:
         """Columns and rows by file name."""
@@ -73,6 +73,7 @@ def evaluate(
     scores: list[Score] = []
     dead: list[Activity] = []
     tables: dict[str, Table] = {}
+    samples: list[PartSamples] = []
     for name, target in targets.items():
         images = seen[name]
         explained: dict[str, list[Explanation]] = {}
@@ -90,6 +91,7 @@ def evaluate(
                 continue
             if hasattr(how, "split"):  # the parts of units are recorded beside them
                 scored = how.split(target, images, trainer)
+                samples += parts_of(how, target, images, trainer, explained[method])
             if isinstance(how, HasTables):
                 tables |= how.tables(target, images, trainer)
         explained |= of_target(given, name, target, list(targets))
@@ -100,6 +102,8 @@ def evaluate(
                 # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
                 listed = words.of(images) if judge.vocabulary(images) is None else ()
                 scores += sim.score(explained, scored, images, judge, trainer, listed)
+            if isinstance(sim, HasTables):
+                tables |= sim.tables(target, images, trainer)
         if methods or sims:
             dead += [activity(name, one) for one in record(target, images, trainer).values()]
     return Evaluation(
@@ -109,7 +113,18 @@ def evaluate(
         agreement=agreement(scores) if len(judges) > 1 else [],
         activity=dead,
         tables=tables,
+        samples=samples,
     )
+
+
+def parts_of(
+    how: Any, target: "Target", probe: "Probe", trainer: TrainerFactory, explained: Sequence[Explanation]
+) -> Sequence[PartSamples]:
+    """References of the units that a method has split, to be shown."""
+    from neuronx.methods.pure.method import Pure
+    from neuronx.methods.pure.pictured import split_samples
+
+    return split_samples(how, target, probe, trainer, explained) if isinstance(how, Pure) else []
 
 
 def images_of(target: "Target", probe: "Probe") -> "Probe":
@@ -241,6 +256,7 @@ def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequenc
     """Writes the record of the run, hands the evaluation to the loggers and prints it; on the first process only."""
     from neuronx.report.evaluation import write
     from neuronx.report.figures import histograms, write_figure
+    from neuronx.report.part_pictures import write_part_pictures
     from neuronx.report.record import now, write_record
     from neuronx.report.score_fit import write_score_fit
     from neuronx.report.tables import show as show_evaluation
@@ -248,6 +264,7 @@ def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequenc
     if not is_first():
         return
     write(evaluation, folder)
+    write_part_pictures(evaluation.samples, folder)
     if evaluation.scores:
         write_figure(histograms(evaluation.scores), folder / "scores.html")
         write_score_fit(evaluation.scores, folder)

@@ -213,7 +213,7 @@ class Score:
         pool: Pooling of the layer.
         unit: The unit scored; it knows its layer.
         method: Whose explanation, such as le_label, or a floor or ceiling: shuffled-le_label, random-le_label, ceiling.
-        score: correlation, ablation_optim, ablation_norm, purity or stored.
+        score: correlation, ablation_optim, ablation_norm, purity, purity_held_out or stored.
         value: The score; NaN unless status is ok.
         sem: Its standard error; NaN where unknown.
         n: Number of images that it was computed on.
@@ -262,6 +262,29 @@ class Comparison:
     low: float
     high: float
     n_units: int
+
+
+@dataclass(frozen=True)
+class PartSamples:
+    """The references of one unit, by part.
+
+    Attributes:
+        target: Name of the network.
+        unit: The unit.
+        names: What is said of each part; "" where nothing is.
+        labels: (n,) int64, the part of each reference, strongest references first.
+        crops: (n, 3, S, S) uint8.
+        masks: (n, 1, S, S) uint8, 1 where the unit fires; None where the whole picture counts.
+        vectors: (n, D) float32, the circuits.
+    """
+
+    target: str
+    unit: Unit
+    names: tuple[str, ...]
+    labels: "Tensor"
+    crops: "Tensor"
+    masks: "Tensor | None"
+    vectors: "Tensor"
 
 
 Plain = str | int | float | bool | None | list[Any] | Mapping[str, Any]

@@ -11,7 +11,7 @@ from neuronx.io import Table, write_csv
 from neuronx.report.activity import Activity
 from neuronx.report.leaderboard import LeaderboardRow, leaderboard
 from neuronx.scores import write_records, write_scores
-from neuronx.types import Comparison, Explanation, Score
+from neuronx.types import Comparison, Explanation, PartSamples, Score
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class Evaluation:
         comparisons: Of methods on the same units.
         agreement: Between judges, where there are several; each entry is a sentence when turned into text.
         activity: Dead units, by layer.
-        tables: What methods have to say beyond their explanations: columns and rows by file name.
+        tables: What methods have to say beyond their explanations, and scores beyond their numbers: columns and rows by
+            file name.
+        samples: References of split units, to be shown.
     """
 
     explanations: Mapping[tuple[str, str], Sequence[Explanation]]
@@ -33,6 +35,7 @@ class Evaluation:
     agreement: Sequence[Any] = ()
     activity: Sequence[Activity] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
+    samples: Sequence[PartSamples] = ()
 
     @cached_property
     def leaderboard(self) -> list[LeaderboardRow]:

@@ -16,6 +16,7 @@ from neuronx.io import Table
 from neuronx.report.evaluation import Evaluation
 from neuronx.report.figures import histogram_counts
 from neuronx.report.leaderboard import LeaderboardRow
+from neuronx.report.purity import ALIGNMENT, PURITY
 from neuronx.simulation.floors import is_method
 from neuronx.types import Score
 
@@ -160,6 +161,10 @@ def content(evaluation: Evaluation) -> dict[str, Any]:
     methods = [one for one in evaluation.scores if is_method(one.method)]
     columns = [field.name for field in fields(Score)]
     found["units"] = _table(columns, [[_plain(getattr(one, name)) for name in columns] for one in methods])
+    for name in (PURITY, ALIGNMENT):
+        if name in evaluation.tables:
+            columns_of_it, rows = evaluation.tables[name]
+            found[name.removesuffix(".csv")] = _table(columns_of_it, list(rows))
     for key, values in by_key(methods).items():
         counts, edges = histogram_counts(values, min(values), max(values))
         found[key] = wandb.Histogram(np_histogram=(counts, edges))

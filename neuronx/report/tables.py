@@ -14,6 +14,7 @@ from rich.text import Text
 from neuronx.report.activity import DEAD_BELOW, Activity
 from neuronx.report.evaluation import Evaluation
 from neuronx.report.leaderboard import LeaderboardRow
+from neuronx.report.purity import PURITY, purity_summary
 from neuronx.simulation.floors import SHUFFLED
 from neuronx.types import UNKNOWN, Comparison
 
@@ -31,6 +32,8 @@ def show(evaluation: Evaluation, folder: str | Path | None = None, console: Cons
             evaluation.leaderboard, evaluation.comparisons, evaluation.activity, evaluation.leaderboard_of_live_units
         )
     )
+    if PURITY in evaluation.tables:
+        console.print(purity_summary(evaluation.tables))
     for sentence in evaluation.agreement:
         console.print(escape(str(sentence)))
     if folder is not None:
