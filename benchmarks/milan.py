@@ -30,7 +30,7 @@ def report() -> list[dict]:
     decoder, lm = Decoder(WORDS, SIZE), LanguageModel(WORDS)
     captioner = Captioner(Vocabulary(tuple(f"w{i}" for i in range(WORDS))), decoder, lm).eval()
     slow, slow_lm = plain.PlainDecoder(WORDS, SIZE).eval(), plain.PlainLanguageModel(WORDS).eval()
-    slow.load_state_dict(decoder.state_dict())
+    slow.load_state_dict(dict(decoder.named_parameters()))
     slow_lm.load_state_dict(lm.state_dict())
     features = torch.randn(UNITS, EXEMPLARS, SIZE).relu_()
     targets = torch.randint(0, WORDS, (UNITS, STEPS))
