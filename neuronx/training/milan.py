@@ -166,7 +166,8 @@ class MilanTask(Lesson):
         name: Of the trained part, such as milan_base.
         annotations: Key of the annotated units.
         source: Where they come from.
-        encoder: As `neuronx.methods.milan.encoder.load` takes it: a name, a file or a target.
+        encoder: As `neuronx.methods.milan.encoder.load` takes it: a name, a file or a target. When None, ResNet-101 for
+            natural pictures, as published, and the picture tower of the explaining CLIP for the embedded world.
         taps: Its layers; those that are usual for it when None.
         published_masks: As in `Encoder`.
         test: Share of the units that the captioner is measured on and never sees.
@@ -175,7 +176,7 @@ class MilanTask(Lesson):
     name: str
     annotations: str
     source: Annotations
-    encoder: Any = "shapes_explainer"
+    encoder: Any = None
     taps: Sequence[str] | None = None
     published_masks: bool = False
     test: float = 0.1
@@ -188,7 +189,8 @@ class MilanTask(Lesson):
         from neuronx.trainer import is_first
 
         units = self.source.load(self.annotations, trainer)
-        encoder = encoders.load(self.encoder, self.taps, self.published_masks)
+        usual = "shapes_explainer" if self.source.domain == "shapes" else "resnet101"
+        encoder = encoders.load(self.encoder or usual, self.taps, self.published_masks)
         features = features_of(units, encoder, trainer)
         known, test = held_out(len(units), self.test, self.seed) if self.test else (torch.arange(len(units)), None)
         captioner, facts = self.fit(features, units.annotations, trainer, folder, known, ckpt_path, units)

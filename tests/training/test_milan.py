@@ -64,7 +64,7 @@ def test_a_captioner_is_trained_measured_and_read_again(root, tmp_path, trainer)
     assert card["data"] == {"annotations": "net/colours", "units": 60, "test": 0.1, "seed": 0}
     assert "milan_small" in path.with_suffix(".md").read_text()
     found = describer.load(path)
-    assert found.domain == "shapes" and found.encoder.name == "shapes_resnet"
+    assert found.domain == "shapes" and found.encoder.name == "shapes_explainer"
     sample = milannotations.load("net/colours", root)[1]
     assert found(sample.images, sample.masks).tokens.shape[0] == 1
     again = task(root).run(trainer, tmp_path / "again", str(tmp_path / "run" / "decoder.ckpt"))
