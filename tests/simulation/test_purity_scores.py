@@ -71,7 +71,7 @@ def test_circuits_that_tell_patches_apart_score_and_shuffled_ones_do_not(trainer
     _, scores, _, _ = run(trainer)
     for score in ("purity", "purity_held_out"):
         assert mean(scores, "pure", score) > 0.1
-        assert abs(mean(scores, "shuffled-pure", score)) < 0.05
+        assert abs(mean(scores, "shuffled-pure", score)) < 0.2 * mean(scores, "pure", score)
         assert mean(scores, "ceiling", score) >= mean(scores, "pure", score) - 0.1
     dead = [one for one in scores if one.unit.index == 4]
     assert {(one.status, one.explanation, one.n) for one in dead} == {("inactive", "inactive", 1)}
