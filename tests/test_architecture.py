@@ -128,3 +128,8 @@ def test_setup_lists_every_package():
         f"neuronx.{name}" for name in ("callbacks", "checkpoints", "configs")
     }
     assert listed == found
+
+
+def test_test_files_have_names_of_their_own():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)  # pytest imports them by that name
