@@ -25,6 +25,7 @@ BENCHMARKS = (
     "milan",
     "circuits",
     "milan_encoder",
+    "purity",
 )
 COLUMNS = ("ours_cpu_s", "reference_cpu_s", "ratio", "peak_mb")
 
