@@ -24,6 +24,8 @@ _PUBLIC = {
     "Generalisation": "learned",
     "Given": "given",
     "Importance": "tasks",
+    "Splitting": "splitting",
+    "Superclasses": "superclasses",
     "Sweep": "decoding",
 }
 __all__ = sorted(_PUBLIC)

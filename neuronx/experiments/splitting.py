@@ -44,7 +44,7 @@ class Splitting:
         """Scores them; writes `split_units.csv` and `split_gains.csv`, and `planted.csv` of planted units."""
         from neuronx.methods.pure.circuits import lower_layer
 
-        target, pure = given.one_target(), _pure(given)
+        target, pure = given.one_target(), pure_of(given)
         probe, level = given.images(target), pure.parts["alpha"] or 0.001
         groups: dict[str, Sequence[Unit]] = {}
         text = ""
@@ -58,7 +58,7 @@ class Splitting:
                 for o in found
             ]
             given.write(write_csv, "planted.csv", columns, rows)
-            text = _shown("Planted units", (("planted", "mean"), list(summary(found).items()))) + "\n"
+            text = shown("Planted units", (("planted", "mean"), list(summary(found).items()))) + "\n"
             target, pure = garden.target, pure.with_options(lower, None)
             groups = {"planted, two sources": garden.units(True), "planted, one source": garden.units(False)}
         else:
@@ -68,10 +68,10 @@ class Splitting:
         given.write(write_csv, "split_units.csv", *_units(scores))
         given.write(write_csv, "split_gains.csv", *table)
         title = f"Correlation on test images: {pure.describes}, {self.terms} terms a part, judge {self.judge.name}"
-        return text + _shown(title, table)
+        return text + shown(title, table)
 
 
-def _shown(title: str, table: Table) -> str:
+def shown(title: str, table: Table) -> str:
     """A table as people read it."""
     columns, rows = table
     shown = plain_table(*columns, title=title)
@@ -84,7 +84,8 @@ def _text(cell: Cell) -> str:
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 
 
-def _pure(given: Given) -> "Pure":
+def pure_of(given: Given) -> "Pure":
+    """The PURE among the methods; UserError where there is none."""
     from neuronx.methods.pure.method import Pure
 
     found = [method for method in given.methods.values() if isinstance(method, Pure)]
