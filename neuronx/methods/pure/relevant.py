@@ -6,6 +6,7 @@ first, those by relevance the second.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,6 +84,52 @@ def find_relevant(
             raise UserError(f"{target.name} has {way.units} outputs, but labels go to {int(labels.max())}.")
         predict(_Pass(target, way, probe, finder, labels, batch_size), runner)
     return finder.finish(runner)[layer]
+
+
+def find_relevant_by_class(
+    target: Target,
+    probe: Probe,
+    trainer: TrainerFactory,
+    layer: str,
+    classes: Sequence[str],
+    k: int = 40,
+    *,
+    rows: Tensor | None = None,
+    **options: Any,
+) -> dict[str, Exemplars]:
+    """For each of some classes, its own images in which each unit is most relevant for it: per-class statistics.
+
+    Only what is asked for is made and kept, class by class; all classes together cost one pass over their images.
+
+    Args:
+        target: The network, a classifier.
+        probe: The images, labelled.
+        trainer: Makes trainers.
+        layer: Of the units.
+        classes: Names of the probe's classes.
+        k: Images of each unit and class; a class with fewer images gives all it has.
+        rows: The images; train and val by default.
+        options: Of `find_relevant`, but for `classes`: the class is the image's label.
+
+    Returns:
+        Class -> its images (`rows`) and relevance (`peaks`) of each unit, strongest first.
+
+    Raises:
+        UserError: A class that does not exist or has no images, and as `find_relevant`.
+    """
+    if probe.labels is None:
+        raise Unsuitable(f"The images of `{probe.name}` have no labels, so there are no images of a class.")
+    known, found = list(probe.class_names), {}
+    seen = probe.split("train", "val") if rows is None else rows
+    for name in classes:
+        if name not in known:
+            raise unknown("class", name, known)
+        own = seen[probe.labels[seen] == known.index(name)]
+        if not len(own):
+            raise UserError(f"No image among the {len(seen)} looked at is of class `{name}`.")
+        most = min(k, len(own.unique()))
+        found[name] = find_relevant(target, probe, trainer, layer, most, classes="true", rows=own, **options)
+    return found
 
 
 def _labels(target: Target, probe: Probe) -> Tensor:

@@ -6,7 +6,7 @@ from circuit_cases import Pictures, small_target, untouched
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.methods.pure.relevant import find_relevant
+from neuronx.methods.pure.relevant import find_relevant, find_relevant_by_class
 from neuronx.targets.target import Target
 
 ROWS = torch.tensor([0, 1, 2, 4, 5, 6])
@@ -73,3 +73,22 @@ def test_a_network_without_classes_is_named(trainer):
     headless = Target("headless", nn.Sequential(whole.module.stem, whole.module.stage1), nn.Identity(), {"0": "avg"})
     with pytest.raises(UserError, match="headless has no class head"):
         find_relevant(headless, Labelled(), trainer, "0", 2, rule="gradient", rows=ROWS)
+
+
+def test_by_class_only_images_of_the_class_count(trainer):
+    target, probe = small_target(), Labelled()
+    probe.class_names = tuple("abcdefghij")
+    found = find_relevant_by_class(target, probe, trainer, "stage1", ["b", "a"], 3, rule="gradient", rows=ROWS)
+    assert list(found) == ["b", "a"] and [len(one.rows[0]) for one in found.values()] == [2, 2]
+    for name, own in (("a", [1, 4]), ("b", [2, 6])):
+        labels = [probe.class_names.index(name)] * 2
+        peaks = by_autograd(target, probe.images[own], labels).flatten(2).amax(2)
+        values, order = peaks.T.sort(1, descending=True)
+        assert torch.equal(found[name].rows, torch.tensor(own)[order])
+        assert torch.allclose(found[name].peaks, values, atol=1e-6)
+    with pytest.raises(UserError, match="no class `z`"):
+        find_relevant_by_class(target, probe, trainer, "stage1", ["z"], rule="gradient", rows=ROWS)
+    with pytest.raises(UserError, match="is of class `j`"):
+        find_relevant_by_class(target, probe, trainer, "stage1", ["j"], rule="gradient", rows=ROWS)
+    with pytest.raises(UserError, match="have no labels"):
+        find_relevant_by_class(target, Pictures(), trainer, "stage1", ["a"])
