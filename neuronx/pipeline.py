@@ -104,6 +104,8 @@ def evaluate(
                 scores += sim.score(explained, scored, images, judge, trainer, listed)
             if isinstance(sim, HasTables):
                 tables |= sim.tables(target, images, trainer)
+            if hasattr(sim, "samples") and name not in {one.target for one in samples}:
+                samples += sim.samples(target)
         if methods or sims:
             dead += [activity(name, one) for one in record(target, images, trainer).values()]
     return Evaluation(

@@ -20,7 +20,7 @@ from neuronx.recording.record import record
 from neuronx.simulation.floors import CEILING
 from neuronx.simulation.purity_tables import Measured, Studied, alignment_table, purity_table, score_rows
 from neuronx.targets.target import Target
-from neuronx.types import Explanation, Judge, Score, TrainerFactory
+from neuronx.types import Explanation, Judge, PartSamples, Score, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -53,6 +53,12 @@ class References(Protocol):
         """Labels (U, m) of vectors (U, m, D)."""
         ...
 
+    def show(
+        self, target: Target, probe: "Probe", trainer: TrainerFactory, layer: str, sample: Any, which: Tensor, k: int
+    ) -> Sequence[PartSamples]:
+        """The references of some of a sample's units, by clusters of their circuits."""
+        ...
+
 
 @dataclass(frozen=True)
 class Purity:
@@ -68,22 +74,25 @@ class Purity:
 
     Attributes:
         references: Finds and clusters them.
-        embeddings: The CLIP whose embeddings are clustered; None for none.
+        embeddings: The CLIP whose embeddings are clustered, or any network; None for none.
         space: Where distances are measured: a CLIP or any network, such as a DINOv2; the judge by default.
         tokens: Embeddings are the mean over a tower's last tokens, as published, rather than projected and normalised.
         ks: Numbers of clusters.
         draws: Shuffles of each labelling, averaged.
+        shown: Units of a layer whose references are pictured, those of the largest gap for the smallest k.
         seed: Of shuffles and intervals.
     """
 
     references: References
-    embeddings: Clip | None = None
+    embeddings: "Clip | Target | None" = None
     space: "Clip | Target | None" = None
     tokens: bool = False
     ks: Sequence[int] = (2, 3, 4, 5)
     draws: int = 10
+    shown: int = 5
     seed: int = 0
     studied: dict[tuple[str, str, str], Studied] = field(default_factory=dict, compare=False, repr=False)
+    pictures: dict[tuple[str, str], Sequence[PartSamples]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 2 or self.draws < 1:
@@ -134,6 +143,9 @@ class Purity:
             )
             self.studied[one.target, one.layer, one.space] = one
             found += score_rows(one, self.ks)
+            if (one.target, one.layer) not in self.pictures and self.shown:
+                made = self.references.show(target, probe, trainer, layer, sample, self._purest(one), min(self.ks))
+                self.pictures[one.target, one.layer] = made
         return found
 
     def tables(self, target: Target, probe: "Probe", trainer: TrainerFactory) -> dict[str, Table]:
@@ -143,6 +155,16 @@ class Purity:
             "alignment.csv": alignment_table(list(self.studied.values()), self.seed),
         }
 
+    def samples(self, target: Target) -> list[PartSamples]:
+        """References of the units of a network that split best by circuits."""
+        return [one for (name, _), ones in self.pictures.items() if name == target.name for one in ones]
+
+    def _purest(self, one: Studied) -> Tensor:
+        """Which units are pictured: places among those asked for."""
+        live = one.live.nonzero().squeeze(1)
+        gaps = [m.gap for m in one.measured if (m.way, m.k, m.held) == ("pure", min(self.ks), False)]
+        return live[gaps[0].argsort(descending=True, stable=True)[: self.shown]] if gaps else live
+
     def _space(self, judge: Judge) -> "Clip | Target":
         space = judge if self.space is None else self.space
         if not isinstance(space, Clip | Target):
@@ -151,7 +173,7 @@ class Purity:
                 "judge=, or name a network as sim.purity.space."
             )
         mine = self.embeddings
-        if mine is not None and isinstance(space, Clip) and mine.encoder.identity == space.encoder.identity:
+        if mine is not None and _identity(mine) == _identity(space):
             raise UserError(
                 f"sim=purity clusters by {mine.name} and measures distances in the same space: take another judge=, "
                 "or sim.purity.embeddings=null."
@@ -193,6 +215,10 @@ class Purity:
         some = live.nonzero().squeeze(1)
         far = {way: pair_distances(values[where[some]]) for way, (values, where) in vectors.items()}
         return {way: alignment(far[way], far[CEILING], counted[some], seed=self.seed) for way in far if way != CEILING}
+
+
+def _identity(one: "Clip | Target") -> str:
+    return one.encoder.identity if isinstance(one, Clip) else one.digest
 
 
 def _parts(one: Any) -> tuple[Tensor, Tensor, Tensor]:

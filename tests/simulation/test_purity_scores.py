@@ -52,13 +52,16 @@ class Planted:
             units=torch.arange(5), rows=rows, counted=counted, patches=probe, at=rows, vectors={"pure": (table, at)}
         )
 
+    def show(self, target, probe, trainer, layer, sample, which, k):
+        return [(target.name, layer, int(unit), k) for unit in which]
+
     def cluster(self, vectors, counted, k):
         return Samples().cluster(vectors, counted, k)
 
 
-def run(trainer, references=None, **options):
+def run(trainer, references=None, shown=2, **options):
     target, probe = network(), Meanings(60)
-    sim = Purity(references or Planted(), space=space(), ks=(2, 3), draws=4, **options)
+    sim = Purity(references or Planted(), space=space(), ks=(2, 3), draws=4, shown=shown, **options)
     return sim, sim.score({}, target, probe, JUDGE, trainer), target, probe
 
 
@@ -81,6 +84,19 @@ def test_circuits_that_tell_patches_apart_score_and_shuffled_ones_do_not(trainer
     assert math.isnan(one.sem) and one.n == 40
     pair = [one for one in compare(scores) if (one.a, one.b, one.score) == ("pure", "shuffled-pure", "purity")]
     assert pair[0].low > 0 and pair[0].n_units == 4
+
+
+def test_the_units_that_split_best_are_pictured(trainer):
+    sim, scores, target, _ = run(trainer)
+    gaps = {
+        one.unit.index: float(one.explanation.split()[1].rstrip(","))
+        for one in scores
+        if (one.method, one.score, one.status) == ("pure", "purity", "ok")
+    }
+    shown = [unit for _, _, unit, _ in sim.samples(target)]
+    assert len(shown) == 2 and min(gaps[unit] for unit in shown) >= max(
+        gap for unit, gap in gaps.items() if unit not in shown
+    )
 
 
 def test_circuits_that_say_nothing_score_nothing_held_out(trainer):
@@ -120,6 +136,8 @@ def test_from_pictures_to_files_and_print(tmp_path, trainer):
     )
     by = {(one.method, one.unit.index): one for one in found.scores if one.score == "purity"}
     assert by["pure", 0].value > 10 * abs(by["pure", 1].value) and by["pure", 2].status == "inactive"
+    assert [one.unit.index for one in found.samples] == [0, 1]
+    assert found.samples[0].crops.shape == (12, 3, 4, 4) and found.samples[0].names == ("", "")
     names = {path.name for path in write(found, tmp_path)}
     assert {"purity.csv", "alignment.csv", "scores.csv"} <= names
     out = io.StringIO()

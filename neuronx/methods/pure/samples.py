@@ -12,11 +12,12 @@ from neuronx.methods.pure.choosing import choose
 from neuronx.methods.pure.clusters import products
 from neuronx.methods.pure.method import recorded_units
 from neuronx.methods.pure.patches import CROPS, Patches, find_boxes, side_of
+from neuronx.methods.pure.pictured import samples_of
 from neuronx.methods.pure.references import find_references
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.record import record
 from neuronx.recording.virtual import without_parts
-from neuronx.types import TrainerFactory
+from neuronx.types import PartSamples, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -106,3 +107,21 @@ class Samples:
             raise UserError(f"{k} clusters: it must be at least 1.")
         inner = products(vectors, counted)
         return choose(inner, counted, k, min_size=1, n_init=self.n_init, seed=self.seed).labels
+
+    def show(
+        self,
+        target: "Target",
+        probe: "Probe",
+        trainer: TrainerFactory,
+        layer: str,
+        sample: Sample,
+        which: Tensor,
+        k: int,
+    ) -> list[PartSamples]:
+        """The references of some of a sample's units (V,), by k clusters of their circuits, to be pictured."""
+        table, at = sample.vectors["pure"]
+        vectors = table[at[which]]
+        labels = self.cluster(vectors, sample.counted[which], k)
+        units, rows = sample.units[which], sample.rows[which]
+        names = [("",) * k] * len(which)
+        return samples_of(target, probe, trainer, layer, units, rows, vectors, labels, names, self.crop)
