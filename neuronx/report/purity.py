@@ -26,12 +26,12 @@ def purity_summary(tables: Mapping[str, Table]) -> Group:
         rows = list(group)
         target, layer, space, crop = place
         title = Text.assemble((target, "bold"), " · ", (layer or "output", "bold"))
-        what = f"distances of references (crop {crop}) inside and between clusters, space {space}"
+        what = f"distances of references, crop {crop}, space {space}"
         parts += [Text(), title, Text(f"{what}, {rows[0]['units']} units", "dim"), Text(), _grid(rows)]
         own = [row for row in aligned if _place(row) == place]
         if own:
             said = ", ".join(f"{row['vectors']} {row['pooled']:.2f} ({row['within']:.2f})" for row in own)
-            parts += [Text(), Text(f"correlation with distances there, pooled (within units): {said}", "dim")]
+            parts += [Text(), Text(f"distances correlate, pooled (within units): {said}", "dim")]
     return Group(*parts)
 
 

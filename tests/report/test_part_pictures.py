@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -58,3 +61,19 @@ def test_the_plane_keeps_parts_apart():
 def test_few_or_equal_references_are_no_trouble(n):
     places, _ = plane(torch.ones(n, 3))
     assert places.isfinite().all()
+
+
+def test_umap_is_taken_where_it_is_there(monkeypatch):
+    class Umap:
+        def __init__(self, **options):
+            assert options["random_state"] == 4
+
+        def fit_transform(self, vectors):
+            return vectors[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
+    places, how = plane(sample().vectors, seed=4)
+    assert how == "UMAP" and torch.equal(places, sample().vectors[:, :2])
+    assert "PCA" in plane(sample(n=4).vectors)[1]  # too few to have neighbours
+    monkeypatch.setitem(sys.modules, "umap", None)
+    assert "PCA" in plane(sample().vectors)[1]
