@@ -206,7 +206,7 @@ class Purity:
         return [_joined(ones) for ones in found.values()]
 
     def _one(self, way: str, k: int, held: bool, far: Tensor, labels: Tensor, first: int) -> Measured:
-        seeds = (self.seed + 1000 * first + draw for draw in range(self.draws))
+        seeds = (self.seed + 10_000 * first + 1000 * k + draw for draw in range(self.draws))
         drawn = [separation(far, shuffled(labels, seed)) for seed in seeds]
         return Measured(way, k, held, *_parts(separation(far, labels)), *_mean(drawn))
 
