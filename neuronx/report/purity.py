@@ -36,7 +36,8 @@ def purity_summary(tables: Mapping[str, Table]) -> Group:
 
 
 def _grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
-    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    # Narrow gaps, so that negative ends of intervals fit into 80 columns.
+    grid = Grid(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for name in ("k", "method", "intra", "inter", "gap", "over random", "held out"):
         grid.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     held = {(row["k"], row["method"]): row for row in rows if row["references"] == HELD_OUT}
