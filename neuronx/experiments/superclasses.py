@@ -1,5 +1,6 @@
 """Are the parts of split units one kind of thing each? What labels say of references that only circuits have sorted."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,6 +57,7 @@ class Superclasses:
     whole pictures.
 
     Attributes:
+        references: Of each unit, in place of those of `explain.pure`.
         k: Parts of a unit.
         levels: Which superclasses count: a share of the classes, for the largest superclass of each class that covers
             no more; or `all`, the entropies of belonging or not to each superclass, summed.
@@ -64,6 +66,7 @@ class Superclasses:
         seed: Of random parts and intervals.
     """
 
+    references: int = 30
     k: int = 2
     levels: Sequence[float | str] = (0.3, 0.1, "all")
     draws: int = 1000
@@ -76,7 +79,8 @@ class Superclasses:
         Raises:
             UserError: No labels, `explain` without PURE, fewer than two parts, no draws, a level that is none.
         """
-        target, pure = given.one_target(), pure_of(given)
+        target, pure = given.one_target(), copy.copy(pure_of(given))
+        pure.references, pure.found = self.references, {}
         probe = given.images(target)
         if probe.labels is None or not probe.class_names:
             raise UserError(f"`{probe.name}` has no labels, which say what references show.")
@@ -94,7 +98,7 @@ class Superclasses:
         table = summary(units, {level.name: level.count for level in levels}, self.seed)
         given.write(write_csv, "superclass_units.csv", COLUMNS, units)
         given.write(write_csv, "superclass_entropy.csv", *table)
-        m, train = pure.references, len(probe.splits["train"])
+        m, train = self.references, len(probe.splits["train"])
         title = f"Entropy, in bits, of superclasses in parts of {m} references out of {train} pictures of {probe.name}"
         fewest = f"units without two parts of at least {pure.parts['min_size']} references are left out"
         note = f"{looked} units, of which the test of explain.pure splits {tested}; {fewest}."

@@ -20,7 +20,7 @@ class Kindred(Meanings):
 
 @pytest.fixture
 def given(trainer, tmp_path):
-    pure = Pure({"x": LinearExplanations(LabelConcepts())}, references=40, draws=10, alpha=0.01, k=2)
+    pure = Pure({"x": LinearExplanations(LabelConcepts())}, references=12, draws=10, alpha=0.01, k=2)
     return Given(trainer, tmp_path, {"small": network()}, Kindred(), {pure.name: pure})
 
 
@@ -29,7 +29,7 @@ def read(path):
 
 
 def test_parts_of_a_unit_that_means_two_things_are_of_one_kind_each(given):
-    text = Superclasses(levels=[0.5, "all"], draws=200).run(given)
+    text = Superclasses(references=40, levels=[0.5, "all"], draws=200).run(given)
     assert "3 units, of which the test of explain.pure splits 1;" in text
     rows = read(given.folder / "superclass_units.csv")
     assert tuple(rows[0]) == COLUMNS
