@@ -46,16 +46,23 @@ def side_of(target: "Target", probe: Probe) -> int:
 
 
 def find_masks(
-    exemplars: "Exemplars", units: Tensor, target: "Target", probe: Probe, trainer: TrainerFactory, crop: str
+    exemplars: "Exemplars",
+    units: Tensor,
+    target: "Target",
+    probe: Probe,
+    trainer: TrainerFactory,
+    crop: str,
+    heat: str = "auto",
 ) -> tuple[Tensor, Tensor] | None:
     """Where units (U,) fire on their exemplars: maps (U, m, h, w), and what counts in each is above a cut (U, m).
 
     None where the whole picture counts: the layer has no positions, or nothing is to be cropped.
 
     The cut of `mask` is the unit's threshold; on an image that does not reach it, half of the largest value there.
+    That of `heat` is 2 % of the largest value; `heat` says by what, see `heat_maps`.
 
     Raises:
-        UserError: Another way to crop than mask, peak, heat or none.
+        UserError: Another way to crop than mask, peak, heat or none; and as `heat_maps` does.
     """
     if crop not in CROPS:
         raise unknown("way to crop", crop, CROPS)
@@ -63,7 +70,7 @@ def find_masks(
     if crop == "none" or exemplars.grid is None:
         return None
     if crop == "heat":
-        maps = heat_maps(target, probe, layer, exemplars.rows[units], units, exemplars.places[units])
+        maps = heat_maps(target, probe, layer, exemplars.rows[units], units, exemplars.places[units], heat)
         return maps, HEAT * maps.amax((2, 3))
     if crop == "peak":
         height, width = exemplars.grid
@@ -107,13 +114,20 @@ def boxes(masks: Tensor, least: float = LEAST) -> Tensor:
 
 
 def find_boxes(
-    exemplars: "Exemplars", units: Tensor, target: "Target", probe: Probe, trainer: TrainerFactory, crop: str, side: int
+    exemplars: "Exemplars",
+    units: Tensor,
+    target: "Target",
+    probe: Probe,
+    trainer: TrainerFactory,
+    crop: str,
+    side: int,
+    heat: str = "auto",
 ) -> Tensor:
-    """The crops (U, m, 4) int64 of the exemplars of units (U,), in pictures of `side`; see `boxes`."""
+    """The crops (U, m, 4) int64 of the exemplars of units (U,), in pictures of `side`; see `boxes`, `find_masks`."""
     if len(units) and crop == "heat" and (step := max(1, CHUNK // (exemplars.rows.shape[1] * side**2))) < len(units):
         own = units.split(step)  # heat is as large as the pictures
-        return torch.cat([find_boxes(exemplars, some, target, probe, trainer, crop, side) for some in own])
-    found = find_masks(exemplars, units, target, probe, trainer, crop)
+        return torch.cat([find_boxes(exemplars, some, target, probe, trainer, crop, side, heat) for some in own])
+    found = find_masks(exemplars, units, target, probe, trainer, crop, heat)
     shape = exemplars.rows[units].shape
     if found is None:
         return torch.tensor([0, 0, side, side]).expand(*shape, 4).contiguous()

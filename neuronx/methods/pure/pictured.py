@@ -30,6 +30,7 @@ def split_samples(
     trainer: TrainerFactory,
     explanations: Sequence[Explanation],
     crop: str = "mask",
+    heat: str = "auto",
 ) -> list[PartSamples]:
     """The most polysemantic units that PURE has split, layer by layer.
 
@@ -40,6 +41,7 @@ def split_samples(
         trainer: Makes trainers.
         explanations: Of the parts.
         crop: As in `samples.Samples`.
+        heat: As there.
     """
     said = {one.unit: str(one) for one in explanations}
     shown: list[PartSamples] = []
@@ -57,6 +59,7 @@ def split_samples(
                 *(target, probe, trainer, layer, own.units[which], own.rows[which], own.vectors[which], labels),
                 names=names,
                 crop=crop,
+                heat=heat,
             )
     return shown
 
@@ -72,13 +75,14 @@ def samples_of(
     labels: Tensor,
     names: Sequence[tuple[str, ...]],
     crop: str = "mask",
+    heat: str = "auto",
 ) -> list[PartSamples]:
     """Crops the references of units (U,): rows and labels (U, m), vectors (U, m, D); -1 is not shown."""
     target = without_parts(target)
     train = probe.splits["train"]
     exemplars = find_exemplars(target, probe, trainer, [layer], k=rows.shape[1], rows=train)[target.canonical(layer)]
     side = side_of(target, probe)
-    found = find_masks(exemplars, units, target, probe, trainer, crop)
+    found = find_masks(exemplars, units, target, probe, trainer, crop, heat)
     shown, made = view(target.transform, side), []
     for at, unit in enumerate(units.tolist()):
         there = labels[at] >= 0

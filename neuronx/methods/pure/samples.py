@@ -10,6 +10,7 @@ from torch import Tensor
 from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.choosing import choose
 from neuronx.methods.pure.clusters import products
+from neuronx.methods.pure.heat import check_heat
 from neuronx.methods.pure.method import recorded_units
 from neuronx.methods.pure.patches import CROPS, Patches, find_boxes, side_of
 from neuronx.methods.pure.pictured import samples_of
@@ -52,7 +53,9 @@ class Samples:
     Attributes:
         references: Train images of each unit.
         crop: `mask` (the square around where the unit's map is above its threshold), `peak` (half of the picture,
-            around the peak), `heat` (what drives the peak, by gradient times pixel) or `none` (whole pictures).
+            around the peak), `heat` (what drives the peak) or `none` (whole pictures).
+        heat: Of `crop=heat`: `lrp` (as published; needs zennit), `gradient` (times pixel), or `auto`: lrp where zennit
+            is installed and its rules cover the network, gradient elsewhere.
         lower: Layer that circuits lead to; the one before by default.
         rule: Of relevance: gradient (as published), lrp or adjacent.
         positions: Which positions of a map count: activation (all, as published), peak or one.
@@ -62,6 +65,7 @@ class Samples:
 
     references: int = 100
     crop: str = "mask"
+    heat: str = "auto"
     lower: str | None = None
     rule: str = "gradient"
     positions: str = "activation"
@@ -71,6 +75,7 @@ class Samples:
     def __post_init__(self) -> None:
         if self.crop not in CROPS:
             raise unknown("way to crop", self.crop, CROPS)
+        check_heat(self.heat)
 
     def sample(self, target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str) -> Sample:
         """The references of the units asked for, with the vectors `pure` and `activations`.
@@ -88,13 +93,14 @@ class Samples:
         train = probe.splits["train"]
         exemplars = find_exemplars(target, probe, trainer, [layer], k=self.references, rows=train)
         side = side_of(target, probe)
-        where = find_boxes(exemplars[target.canonical(layer)], units, target, probe, trainer, self.crop, side)
+        own = exemplars[target.canonical(layer)]
+        where = find_boxes(own, units, target, probe, trainer, self.crop, side, self.heat)
         order = found.rows.flatten().argsort(stable=True)
         patches = Patches(probe, target.transform, found.rows.flatten()[order], where.flatten(0, 1)[order], side)
         pool = "none" if "none" in row.poolings else "avg"
-        own = record(target, probe, trainer, {layer: pool})[target.canonical(layer)].values
+        values = record(target, probe, trainer, {layer: pool})[target.canonical(layer)].values
         places = torch.arange(found.rows.numel()).view_as(found.rows)
-        vectors = {"pure": (found.vectors.flatten(0, 1), places), "activations": (own, found.rows)}
+        vectors = {"pure": (found.vectors.flatten(0, 1), places), "activations": (values, found.rows)}
         return Sample(units, found.rows, found.counted, patches, order.argsort().view_as(found.rows), vectors)
 
     def cluster(self, vectors: Tensor, counted: Tensor, k: int) -> Tensor:
@@ -124,4 +130,4 @@ class Samples:
         labels = self.cluster(vectors, sample.counted[which], k)
         units, rows = sample.units[which], sample.rows[which]
         names = [("",) * k] * len(which)
-        return samples_of(target, probe, trainer, layer, units, rows, vectors, labels, names, self.crop)
+        return samples_of(target, probe, trainer, layer, units, rows, vectors, labels, names, self.crop, self.heat)
