@@ -98,7 +98,7 @@ def evaluate(
         explanations |= {(name, method): found for method, found in explained.items()}
         for sim_name, sim in sims.items():
             for judge in judges:
-                log.info("%s: scoring by %s on the test images, judge %s", name, sim_name, judge.name)
+                log.info("%s: scoring by %s, judge %s", name, sim_name, judge.name)
                 # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
                 listed = words.of(images) if judge.vocabulary(images) is None else ()
                 scores += sim.score(explained, scored, images, judge, trainer, listed)

@@ -37,7 +37,7 @@ def test_every_published_name_has_a_counterpart_that_loads(few, trainer):
     for name in (*GROUPS, *ANNOTATED):
         units = load(name, root)
         assert len(units) == 2 * len(GROUPS.get(name, (name,)))
-    unit = load("resnet152/imagenet", root).lookup("layer2", 1)
+    unit = load("resnet152/imagenet", root).lookup("layer1", 1)
     assert unit.images.shape == (15, 3, 64, 64) and unit.masks.shape == (15, 1, 64, 64)
     assert len(unit.annotations) == 3 and all(text == text.strip().lower() for text in unit.annotations)
     for name, model in few.items():
