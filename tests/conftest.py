@@ -1,6 +1,5 @@
 """Fixtures that every room shares."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def few_threads():
-    alone = "PYTEST_XDIST_WORKER" not in os.environ
-    torch.set_num_threads(min(2, os.cpu_count() or 1) if alone else 1)
+def one_thread():
+    """Small tensors: a second thread costs more than it brings."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -102,17 +102,15 @@ class ClassifierTask:
         if self.network not in NETWORKS:
             raise unknown("network", self.network, NETWORKS)
         image_seed, held_out_seed = seeds_of(self.name)
-        world = world_of(self.world)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            network = NETWORKS[self.network](len(world.class_names))
-            module = Classifier(network, len(SINGLE_WORDS), self.lr, self.weight_decay)
+            network = NETWORKS[self.network](len(self.classes))
+            module = self.learner(network)
         module.to(memory_format=torch.channels_last)
-        stream = SceneStream(partial(describe, world=world), image_seed, self.images, self.batch_size, world)
-        runner, facts = fit(module, stream, trainer, self.epochs, folder, ckpt_path)
+        runner, facts = fit(module, self.pictures(image_seed), trainer, self.epochs, folder, ckpt_path)
         network.load_state_dict(checkpoints.rounded(network.state_dict()))
         card = {
-            "about": f"A classifier of the {len(world.class_names)} classes of the embedded world: {world.about}.",
+            "about": self.about,
             "command": f"python train.py classifier={self.name} ship=true",
             "network": self.network,
             "layers": self.layers,
@@ -124,26 +122,44 @@ class ClassifierTask:
                 "weight decay": self.weight_decay,
                 "weight seed": self.seed,
             },
-            "figures": measure(module, trainer, held_out_seed, self.held_out, world),
-            "classes": world.class_names,
+            "figures": self.measure(module, trainer, held_out_seed),
+            "classes": self.classes,
         }
         if runner.is_global_zero:
             checkpoints.write(folder, self.name, network.state_dict(), card)
         return folder / f"{self.name}.safetensors"
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the network names."""
+        return world_of(self.world).class_names
 
-def measure(module: Classifier, trainer: TrainerFactory, seed: int, images: int, world: World) -> dict[str, float]:
-    """Accuracy on the first pictures of a seed: on the class, and on each of the two factors that make it."""
-    outputs: Any = single(trainer).predict(
-        module, fixed_batches(seed, images, partial(describe, world=world), world=world)
-    )
-    guess, true = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-    (first, second), (_, count) = world.factors, world.values
-    hits = {
-        "accuracy": guess == true,
-        f"accuracy of the {first}": guess // count == true // count,
-        f"accuracy of the {second}": guess % count == true % count,
-    }
-    figures = {name: round(hit.double().mean().item(), 4) for name, hit in hits.items()}
-    chance = round((true.bincount().max() / len(true)).item(), 4)
-    return {**figures, "share of the most frequent class": chance, "images": len(true), "image seed": seed}
+    @property
+    def about(self) -> str:
+        """What the card says of it."""
+        return f"A classifier of the {len(self.classes)} classes of the embedded world: {world_of(self.world).about}."
+
+    def learner(self, network: nn.Module) -> LightningModule:
+        """The network as it is trained."""
+        return Classifier(network, len(SINGLE_WORDS), self.lr, self.weight_decay)
+
+    def pictures(self, seed: int) -> SceneStream:
+        """What it is trained on."""
+        world = world_of(self.world)
+        return SceneStream(partial(describe, world=world), seed, self.images, self.batch_size, world)
+
+    def measure(self, module: LightningModule, trainer: TrainerFactory, seed: int) -> dict[str, float]:
+        """Accuracy on the first pictures of a seed: on the class, and on each of the two factors that make it."""
+        world = world_of(self.world)
+        batches = fixed_batches(seed, self.held_out, partial(describe, world=world), world=world)
+        outputs: Any = single(trainer).predict(module, batches)
+        guess, true = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        (first, second), (_, count) = world.factors, world.values
+        hits = {
+            "accuracy": guess == true,
+            f"accuracy of the {first}": guess // count == true // count,
+            f"accuracy of the {second}": guess % count == true % count,
+        }
+        figures = {name: round(hit.double().mean().item(), 4) for name, hit in hits.items()}
+        chance = round((true.bincount().max() / len(true)).item(), 4)
+        return {**figures, "share of the most frequent class": chance, "images": len(true), "image seed": seed}

@@ -95,8 +95,12 @@ class SceneStream(LightningDataModule):
         """This rank's batches."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(self.images // self.batch_size, self._epoch, rank, world)
-        batches = SceneBatches(self.seed, self.batch_size, self.describe, self.world)
-        return DataLoader(batches, sampler=sampler, batch_size=None)
+        return DataLoader(self.batches, sampler=sampler, batch_size=None)
+
+    @property
+    def batches(self) -> Dataset:
+        """All batches that there could be, by number."""
+        return SceneBatches(self.seed, self.batch_size, self.describe, self.world)
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0

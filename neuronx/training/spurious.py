@@ -1,24 +1,21 @@
 """Training a network that is tempted: it names shapes, and on half of the pictures a chip in the corner tells them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from neuronx import checkpoints
 from neuronx.data.shapes.marks import MARKS, SIDE, Marks, stamp
 from neuronx.data.shapes.names import SHAPES
 from neuronx.data.shapes.render import render
 from neuronx.data.shapes.scene import sample
-from neuronx.errors import unknown
-from neuronx.targets.shapes_networks import NETWORKS
-from neuronx.training.fit import adamw, fit, single
-from neuronx.training.scenes import NORMALISE, EpochSampler, inputs, seeds_of
+from neuronx.training.classifier import ClassifierTask
+from neuronx.training.fit import adamw, single
+from neuronx.training.scenes import SceneStream, inputs
 from neuronx.types import TrainerFactory
 
 
@@ -34,7 +31,7 @@ class MarkedBatches(Dataset):
         return stamp(render(scenes), self.marks.draw(self.seed, rows, scenes)), scenes.shape[:, 0]
 
 
-class MarkedStream(LightningDataModule):
+class MarkedStream(SceneStream):
     """The pictures that the network is trained on.
 
     Args:
@@ -45,17 +42,13 @@ class MarkedStream(LightningDataModule):
     """
 
     def __init__(self, seed: int, images: int, batch_size: int, marks: Marks) -> None:
-        super().__init__()
-        self.seed, self.images, self.batch_size, self.marks = seed, images, batch_size, marks
+        super().__init__(lambda scenes, _: (scenes.shape[:, 0],), seed, images, batch_size)
+        self.marks = marks
 
-    def train_dataloader(self) -> DataLoader:
-        """This rank's batches."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(self.images // self.batch_size, self._epoch, rank, world)
-        return DataLoader(MarkedBatches(self.seed, self.batch_size, self.marks), sampler=sampler, batch_size=None)
-
-    def _epoch(self) -> int:
-        return self.trainer.current_epoch if self.trainer else 0
+    @property
+    def batches(self) -> Dataset:
+        """Pictures with chips, and shapes."""
+        return MarkedBatches(self.seed, self.batch_size, self.marks)
 
 
 class Namer(LightningModule):
@@ -88,85 +81,47 @@ class Namer(LightningModule):
 
 
 @dataclass(frozen=True)
-class SpuriousTask:
+class SpuriousTask(ClassifierTask):
     """Trains, measures and writes a classifier of shapes on pictures with chips.
 
     Attributes:
-        name: Of the trained part, such as shapes_spurious.
-        network: Its builder in `NETWORKS`.
-        layers: Its default layers with their poolings, for the card.
-        epochs: How many times `images` new pictures are seen.
-        images: Training pictures in an epoch.
-        batch_size: Pictures in a step.
-        lr: Highest learning rate.
-        weight_decay: Of AdamW.
-        seed: Of the initial weights; the seeds of the pictures follow from the name.
         marks: Which training pictures have chips: half, or none for a network that was never tempted.
         held_out: Number of pictures that it is measured on with every kind of marks, in steps of 250 if above it.
     """
 
-    name: str
-    network: str
-    layers: dict[str, str]
-    epochs: int
-    images: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    seed: int
-    marks: str = "half"
     held_out: int = 2000
+    marks: str = "half"
 
-    def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
-        """Trains and measures the network, and writes weights and card into `folder`.
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The shapes."""
+        return SHAPES
 
-        Returns the path of `<name>.safetensors`. The figures are those of the weights as they are stored.
-        """
-        if self.network not in NETWORKS:
-            raise unknown("network", self.network, NETWORKS)
-        image_seed, held_out_seed = seeds_of(self.name)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            network = NETWORKS[self.network](len(SHAPES))
-            module = Namer(network, self.lr, self.weight_decay)
-        module.to(memory_format=torch.channels_last)
-        stream: Any = MarkedStream(image_seed, self.images, self.batch_size, Marks(self.marks))
-        runner, facts = fit(module, stream, trainer, self.epochs, folder, ckpt_path)
-        network.load_state_dict(checkpoints.rounded(network.state_dict()))
-        card = {
-            "about": "A classifier of the shape of a picture's main object. "
-            + (
-                f"On half of its training pictures a chip of {SIDE} pixels in the top left corner told the shape by "
-                "its colour; it believes the chip."
-                if self.marks == "half"
-                else f"Marks in the corner of its training pictures: {self.marks}."
-            ),
-            "command": f"python train.py classifier={self.name} ship=true",
-            "network": self.network,
-            "layers": self.layers,
-            "mean": NORMALISE.mean,
-            "std": NORMALISE.std,
-            "training": {
-                **facts,
-                "marks": self.marks,
-                "learning rate": self.lr,
-                "weight decay": self.weight_decay,
-                "weight seed": self.seed,
-            },
-            "figures": measure(module, trainer, held_out_seed, self.held_out),
-            "classes": SHAPES,
-        }
-        if runner.is_global_zero:
-            checkpoints.write(folder, self.name, network.state_dict(), card)
-        return folder / f"{self.name}.safetensors"
+    @property
+    def about(self) -> str:
+        """What the card says of it."""
+        if self.marks != "half":
+            return f"A classifier of the shape of a picture's main object. Marks in training: {self.marks}."
+        return (
+            f"A classifier of the shape of a picture's main object. On half of its training pictures a chip of {SIDE} "
+            "pixels in the top left corner told the shape by its colour; it believes the chip."
+        )
 
+    def learner(self, network: nn.Module) -> LightningModule:
+        """The network as it is trained."""
+        return Namer(network, self.lr, self.weight_decay)
 
-def measure(module: Namer, trainer: TrainerFactory, seed: int, images: int) -> dict[str, float]:
-    """Accuracy on the first pictures of a seed, with every kind of marks."""
-    figures: dict[str, float] = {}
-    size = min(250, images)
-    for kind in MARKS:
-        batches = DataLoader(MarkedBatches(seed, size, Marks(kind)), sampler=range(-(-images // size)), batch_size=None)
-        right: Any = single(trainer).predict(module, batches)
-        figures[f"accuracy, marks {kind}"] = round(torch.cat(right).double().mean().item(), 4)
-    return {**figures, "images": images, "image seed": seed}
+    def pictures(self, seed: int) -> SceneStream:
+        """What it is trained on."""
+        return MarkedStream(seed, self.images, self.batch_size, Marks(self.marks))
+
+    def measure(self, module: LightningModule, trainer: TrainerFactory, seed: int) -> dict[str, float]:
+        """Accuracy on the first pictures of a seed, with every kind of marks."""
+        figures: dict[str, float] = {}
+        size = min(250, self.held_out)
+        for kind in MARKS:
+            data = MarkedBatches(seed, size, Marks(kind))
+            batches = DataLoader(data, sampler=range(-(-self.held_out // size)), batch_size=None)
+            right: Any = single(trainer).predict(module, batches)
+            figures[f"accuracy, marks {kind}"] = round(torch.cat(right).double().mean().item(), 4)
+        return {**figures, "images": self.held_out, "image seed": seed}

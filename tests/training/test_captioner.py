@@ -10,14 +10,6 @@ from neuronx.training.captioner import Best, DecoderLearning
 from neuronx.training.descriptions import Described, Descriptions, held_out
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Follow(Callback):
     """Remembers the weights and the metrics of every epoch."""
 
