@@ -32,6 +32,21 @@ class HasTables(Protocol):
         ...
 
 
+@runtime_checkable
+class Splits(Protocol):
+    """A method that explains parts of units."""
+
+    def split(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> "Target":
+        """The network with the parts, which are recorded beside its units."""
+        ...
+
+    def samples(
+        self, target: "Target", probe: "Probe", trainer: TrainerFactory, explained: Sequence[Explanation]
+    ) -> Sequence[PartSamples]:
+        """What is in some of the parts, to be shown."""
+        ...
+
+
 def evaluate(
     targets: "Mapping[str, Target]",
     probe: "Probe",
@@ -89,9 +104,9 @@ def evaluate(
                     raise
                 log.warning("%s is left out for %s. %s", method, name, reason)
                 continue
-            if hasattr(how, "split"):  # the parts of units are recorded beside them
+            if isinstance(how, Splits):
                 scored = how.split(target, images, trainer)
-                samples += parts_of(how, target, images, trainer, explained[method])
+                samples += how.samples(target, images, trainer, explained[method])
             if isinstance(how, HasTables):
                 tables |= how.tables(target, images, trainer)
         explained |= of_target(given, name, target, list(targets))
@@ -117,16 +132,6 @@ def evaluate(
         tables=tables,
         samples=samples,
     )
-
-
-def parts_of(
-    how: Any, target: "Target", probe: "Probe", trainer: TrainerFactory, explained: Sequence[Explanation]
-) -> Sequence[PartSamples]:
-    """References of the units that a method has split, to be shown."""
-    from neuronx.methods.pure.method import Pure
-    from neuronx.methods.pure.pictured import split_samples
-
-    return split_samples(how, target, probe, trainer, explained) if isinstance(how, Pure) else []
 
 
 def images_of(target: "Target", probe: "Probe") -> "Probe":

@@ -1,7 +1,7 @@
 """PURE as a method: units that mean several things are split into parts, and any other method names the parts."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,13 @@ import torch
 from neuronx.errors import UserError, unknown
 from neuronx.io import Cell, Table
 from neuronx.methods.pure.gates import KINDS, centres
+from neuronx.methods.pure.heat import check_heat
+from neuronx.methods.pure.patches import CROPS
+from neuronx.methods.pure.pictured import split_samples
 from neuronx.methods.pure.references import Findings, find_parts, find_references
 from neuronx.methods.pure.split import Split
 from neuronx.recording.record import record
-from neuronx.types import Explanation, Method, TrainerFactory
+from neuronx.types import Explanation, Method, PartSamples, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -60,6 +63,8 @@ class Pure:
         positions: str = "activation",
         learns_from: int = 1500,
         quantile: float = 0.0,
+        crop: str = "mask",
+        heat: str = "auto",
         seed: int = 0,
     ) -> None:
         """Chooses how to split, and who describes.
@@ -79,8 +84,13 @@ class Pure:
             positions: Which positions of a map count: activation (all, as published), peak or one.
             learns_from: Train images of each unit that the distilled gate learns from.
             quantile: Of a unit's train activations; up to it the parts have equal shares, which saves circuits.
+            crop: Of the references in its pictures: mask, peak, heat or none, as in `samples.Samples`.
+            heat: Of `crop=heat`: auto, lrp or gradient.
             seed: Of clustering and test.
         """
+        if crop not in CROPS:
+            raise unknown("way to crop", crop, CROPS)
+        check_heat(heat)
         if len(describe) != 1:
             raise UserError(f"PURE needs one method that describes parts, not {', '.join(describe) or 'none'}.")
         if gate not in KINDS:
@@ -92,6 +102,7 @@ class Pure:
         self.references, self.gate, self.lower = references, gate, lower
         self.gating: dict[str, Any] = {"most": learns_from, "quantile": quantile}
         self.circuits = {"rule": rule, "seed": positions}
+        self.shown = {"crop": crop, "heat": heat}
         self.parts: dict[str, Any] = {
             "k": k,
             "alpha": alpha,
@@ -151,6 +162,12 @@ class Pure:
             found = find_references(target, probe, trainer, layer, units, self.references, self.lower, **options)
             self.found[key] = find_parts(found, **self.parts)
         return self.found[key]
+
+    def samples(
+        self, target: "Target", probe: "Probe", trainer: TrainerFactory, explained: Sequence[Explanation]
+    ) -> list[PartSamples]:
+        """References of the units that are split most clearly, with what was said of their parts, to be shown."""
+        return split_samples(self, target, probe, trainer, explained, **self.shown)
 
     def tables(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Mapping[str, Table]:
         """`units.csv`: the units of all networks so far, most polysemantic first within a layer.

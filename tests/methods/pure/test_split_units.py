@@ -116,6 +116,17 @@ def test_other_methods_and_the_score_take_parts_as_they_are(world, trainer):
     assert by["pure-le_label", "high:0"].explanation.count("|") == 1
 
 
+@pytest.mark.parametrize("crop", ["mask", "none"])
+def test_references_of_split_units_are_shown_with_the_names_of_their_parts(world, trainer, crop):
+    target, probe = world
+    how = pure(crop=crop)
+    explained = how.explain(target, probe, trainer)
+    (shown,) = how.samples(target, probe, trainer, explained)
+    assert shown.unit == Unit("high", 0) and (shown.masks is None) == (crop == "none")
+    assert shown.names == tuple(str(one) for one in explained if one.unit.part is not None)
+    assert len(shown.crops) == len(shown.labels) == len(shown.vectors) and set(shown.labels.tolist()) == {0, 1}
+
+
 def test_mistakes_are_told(world, trainer):
     target, probe = world
     for options, what in (
@@ -127,6 +138,8 @@ def test_mistakes_are_told(world, trainer):
         ({"alpha": 2.0}, "between 0 and 1"),
         ({"gate": "medium"}, "gate"),
         ({"quantile": 1.0}, "below 1"),
+        ({"crop": "middle"}, "way to crop `middle`"),
+        ({"heat": "red"}, "red"),
         ({"gate": "distilled", "rule": "adjacent"}, "rule=adjacent"),
     ):
         with pytest.raises(UserError, match=what):
