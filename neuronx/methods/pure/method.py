@@ -63,6 +63,7 @@ class Pure:
         positions: str = "activation",
         learns_from: int = 1500,
         quantile: float = 0.0,
+        chosen_by: str = "activation",
         crop: str = "mask",
         heat: str = "auto",
         seed: int = 0,
@@ -84,6 +85,8 @@ class Pure:
             positions: Which positions of a map count: activation (all, as published), peak or one.
             learns_from: Train images of each unit that the distilled gate learns from.
             quantile: Of a unit's train activations; up to it the parts have equal shares, which saves circuits.
+            chosen_by: What makes a reference: activation (as published), or relevance for the predicted class, by `lrp`
+                or `gradient`.
             crop: Of the references in its pictures: mask, peak, heat or none, as in `samples.Samples`.
             heat: Of `crop=heat`: auto, lrp or gradient.
             seed: Of clustering and test.
@@ -102,6 +105,7 @@ class Pure:
         self.references, self.gate, self.lower = references, gate, lower
         self.gating: dict[str, Any] = {"most": learns_from, "quantile": quantile}
         self.circuits = {"rule": rule, "seed": positions}
+        self.chosen_by = chosen_by
         self.shown = {"crop": crop, "heat": heat}
         self.parts: dict[str, Any] = {
             "k": k,
@@ -158,7 +162,7 @@ class Pure:
         if key not in self.found:
             total = target.layer_table(layers=[layer])[0].units
             units = torch.tensor(recorded_units(target, layer, total), dtype=torch.int64)
-            options: dict[str, Any] = dict(self.circuits)
+            options: dict[str, Any] = {"chosen_by": self.chosen_by, **self.circuits}
             found = find_references(target, probe, trainer, layer, units, self.references, self.lower, **options)
             self.found[key] = find_parts(found, **self.parts)
         return self.found[key]

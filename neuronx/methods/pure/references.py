@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neuronx.errors import UserError
+from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.choosing import choose, silhouette
 from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.clusters import Clusters, distances, products
 from neuronx.methods.pure.polysemantic import Verdicts, verdicts
+from neuronx.methods.pure.relevant import RULES, find_relevant
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.types import TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
+
+
+CHOSEN_BY = ("activation", *RULES)
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,10 @@ def find_references(
     units: Tensor,
     m: int,
     lower: str | None = None,
+    chosen_by: str = "activation",
     **options: Any,
 ) -> References:
-    """The m train images on which each unit (U,) fires most at any position, and its circuits there.
+    """The m train images on which each unit (U,) is strongest at any position, and its circuits there.
 
     Args:
         target: The network.
@@ -77,6 +82,8 @@ def find_references(
         units: (U,) int64.
         m: References of each unit.
         lower: Layer that circuits lead to; as `circuit_vectors` chooses by default.
+        chosen_by: What is strongest: `activation`, or its relevance for the predicted class, by `lrp` or by `gradient`
+            times activation (RelMax).
         options: Of `circuit_vectors`.
 
     Raises:
@@ -87,7 +94,12 @@ def find_references(
         raise UserError(
             f"references={m} of PURE: write a number from 2 to {len(train)}, the train images of {probe.name}."
         )
-    found = find_exemplars(target, probe, trainer, [layer], k=m, rows=train)[target.canonical(layer)]
+    if chosen_by not in CHOSEN_BY:
+        raise unknown("way to choose references", chosen_by, CHOSEN_BY)
+    if chosen_by == "activation":
+        found = find_exemplars(target, probe, trainer, [layer], k=m, rows=train)[target.canonical(layer)]
+    else:
+        found = find_relevant(target, probe, trainer, layer, m, classes="predicted", rule=chosen_by, rows=train)
     rows, fires = found.rows[units], found.peaks[units] > 0
     pairs = rows[fires], units[:, None].expand_as(rows)[fires]
     circuits = circuit_vectors(target, probe, trainer, layer, *pairs, lower=lower, **options)

@@ -5,12 +5,16 @@ import torch
 from oracles_pure_splits import Meanings, network
 
 from neuronx.concepts.labels import LabelConcepts
+from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import UserError
 from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.pure.method import Pure
+from neuronx.methods.pure.references import find_references
+from neuronx.methods.pure.relevant import find_relevant
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.record import record
 from neuronx.simulation.correlation import Correlation
+from neuronx.targets import shapes
 from neuronx.types import Unit
 
 
@@ -148,3 +152,14 @@ def test_mistakes_are_told(world, trainer):
         pure().split(replace(target, layers={"low": "avg"}), probe, trainer)
     with pytest.raises(UserError, match="one method"):
         Pure({})
+
+
+def test_references_may_be_chosen_by_relevance(trainer):
+    target, probe = shapes.load("shapes_resnet", layers=["layer4"]), ShapesProbe(60, seed=3)
+    train, units = probe.splits["train"], torch.tensor([3, 9])
+    ours = find_references(target, probe, trainer, "layer4", units, 10, chosen_by="gradient")
+    how = {"classes": "predicted", "rule": "gradient", "rows": train}
+    assert torch.equal(ours.rows, find_relevant(target, probe, trainer, "layer4", 10, **how).rows[units])
+    assert not torch.equal(ours.rows, find_references(target, probe, trainer, "layer4", units, 10).rows)
+    with pytest.raises(UserError, match="way to choose references `luck`"):
+        find_references(target, probe, trainer, "layer4", units, 10, chosen_by="luck")
