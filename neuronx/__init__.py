@@ -4,6 +4,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from neuronx.lazy import first_used
+
 __version__ = "0.1.0"
 
 # A wheel carries callbacks/, configs/ and checkpoints/ inside this package; a checkout keeps them beside it.
@@ -42,9 +44,7 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name: str) -> Any:
     if name in ("milan", "milannotations"):
         return import_module(f"neuronx.{name}")
-    if name not in _PUBLIC:
-        raise AttributeError(f"module `neuronx` has no attribute `{name}`")
-    return getattr(import_module(f"neuronx.{_PUBLIC[name]}"), name)
+    return first_used(__name__, _PUBLIC, name)
 
 
 def __dir__() -> list[str]:

@@ -12,8 +12,9 @@ Below the classes are functions on captions, wherever those come from: `auditing
 `feature_importance.feature_importance`, `generalisation.generalisation`, and one for each table and figure.
 """
 
-from importlib import import_module
 from typing import Any
+
+from neuronx.lazy import first_used
 
 # Imported when first used, as in `neuronx`.
 _PUBLIC = {
@@ -32,6 +33,4 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module `neuronx.experiments` has no attribute `{name}`")
-    return getattr(import_module(f"neuronx.experiments.{_PUBLIC[name]}"), name)
+    return first_used(__name__, _PUBLIC, name)

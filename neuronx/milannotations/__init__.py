@@ -1,7 +1,8 @@
 """MILANNOTATIONS: exemplars of units as images and masks on disk, in the layout of their authors, with descriptions."""
 
-from importlib import import_module
 from typing import Any
+
+from neuronx.lazy import first_used
 
 # Imported when first used, since some read pictures of networks and others only tables.
 _PUBLIC = {
@@ -21,9 +22,7 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module `neuronx.milannotations` has no attribute `{name}`")
-    return getattr(import_module(f"neuronx.milannotations.{_PUBLIC[name]}"), name)
+    return first_used(__name__, _PUBLIC, name)
 
 
 def __dir__() -> list[str]:
