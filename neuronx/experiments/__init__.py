@@ -1,4 +1,4 @@
-"""Experiments with captions of units, as in MILAN (Hernandez et al., 2022): each gives data and a table of them.
+"""Experiments with captions of units (MILAN) and with their parts (PURE): each gives data and a table of them.
 
 On the command line `python evaluate.py experiment=editing`. From Python, with networks and images of your own:
 

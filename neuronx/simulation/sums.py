@@ -124,10 +124,11 @@ def _whole(claim: Claim) -> Unit:
 def _fit(one: Sum, values: Tensor, formulas: Formulas, judgement: Judgement, rows: Tensor, batch_size: int) -> Sum:
     """Weights and bias by least squares, all units at once; parts that predict a constant get a weight of 0."""
     units = len(one.columns)
-    order = torch.zeros_like(one.of)
-    for unit in range(units + 1):
-        mine = one.of == unit
-        order[mine] = torch.arange(int(mine.sum()))
+    # The place of each part among those of its unit.
+    by_unit = one.of.argsort(stable=True)
+    counts = one.of.bincount(minlength=units + 1)
+    order = torch.empty_like(one.of)
+    order[by_unit] = torch.arange(len(one.of)) - (counts.cumsum(0) - counts)[one.of[by_unit]]
     width = int(order.max()) + 2 if len(order) else 1
     gram, cross = torch.zeros(units + 1, width, width).double(), torch.zeros(units + 1, width).double()
     for some in rows.split(batch_size):
