@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.ablation_plain import plain
-from neuronx.simulation.damage import Damage
-from neuronx.simulation.head import LinearHead
-from neuronx.simulation.measured import LinearEffect
-from neuronx.simulation.simulator import Predictor
-from neuronx.trainer import make
+from neuronx.recording.trainer import make
+from neuronx.scoring.ablation.damage import Damage
+from neuronx.scoring.ablation.head import LinearHead
+from neuronx.scoring.ablation.measured import LinearEffect
+from neuronx.scoring.simulator import Predictor
 
 UNITS, CLASSES, VAL, TEST, CONCEPTS, TERMS = 2048, 1000, 1000, 2000, 400, 4
 PLAIN_UNITS = {"norm": 4, "optim": 1}

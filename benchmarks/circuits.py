@@ -21,8 +21,8 @@ from benchmarks.recording import InMemory, compare, cpu_seconds
 from neuronx.data.probe import Probe
 from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.recording.exemplars import find_exemplars
+from neuronx.recording.trainer import make
 from neuronx.targets.target import Target
-from neuronx.trainer import make
 
 TRAINER = partial(make, accelerator="cpu", enable_progress_bar=False)
 BATCH = 40

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from benchmarks.recording import compare
 from neuronx.data.probe import Probe
 from neuronx.recording.exemplars import observe
-from neuronx.targets.shapes_networks import small_vit
+from neuronx.recording.trainer import make
 from neuronx.targets.target import Target
-from neuronx.trainer import make
+from neuronx.world.networks import small_vit
 
 
 def report() -> list[dict]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from neuronx.data.probe import Probe
 from neuronx.recording.record import record
+from neuronx.recording.trainer import make
 from neuronx.targets.cifar_resnet import resnet20
-from neuronx.targets.shapes_networks import small_vit
 from neuronx.targets.target import Target
-from neuronx.trainer import make
+from neuronx.world.networks import small_vit
 
 ROUNDS = 5
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from neuronx.data.shapes.backgrounds import windows
-from neuronx.data.shapes.names import SHAPES, TEXTURES
-from neuronx.data.shapes.outlines import OUTLINES
-from neuronx.data.shapes.palette import BODY, MARK, RIM
-from neuronx.data.shapes.render import TILT, render_all
-from neuronx.data.shapes.scene import SIDE, TURNS, Scenes, sample
-from neuronx.data.shapes.textures import MARKS
+from neuronx.world.pictures.backgrounds import windows
+from neuronx.world.pictures.names import SHAPES, TEXTURES
+from neuronx.world.pictures.outlines import OUTLINES
+from neuronx.world.pictures.palette import BODY, MARK, RIM
+from neuronx.world.pictures.render import TILT, render_all
+from neuronx.world.pictures.scene import SIDE, TURNS, Scenes, sample
+from neuronx.world.pictures.textures import MARKS
 
 PICTURES = 1000
 ROUNDS = 5

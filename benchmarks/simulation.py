@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from neuronx.data.probe import Probe, seeded_splits
-from neuronx.simulation.correlation import Correlation
-from neuronx.trainer import make
+from neuronx.recording.trainer import make
+from neuronx.scoring.correlation import Correlation
 from neuronx.types import Activations, Explanation, Judgement, Unit
 
 UNITS, CONCEPTS, IMAGES, WIDTH, TERMS = 2048, 1400, 50_000, 512, 5

@@ -7,7 +7,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 
-from neuronx.io import Cell, write_csv
+from neuronx.tables.csv import write_csv
+from neuronx.types import Cell
 
 COLUMNS = ("epoch", "unit", "caption", "described as")
 

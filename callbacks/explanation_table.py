@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from neuronx.explanations import write_explanations
+from neuronx.tables.explanations import write_explanations
 from neuronx.types import Explanation
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
-from neuronx.io import write_atomic
+from neuronx.store.atomic import write_atomic
 
 FOLDER = Path(__file__).resolve().parent
 SUFFIXES = (".safetensors", ".json", ".md")

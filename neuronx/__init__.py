@@ -25,25 +25,26 @@ _PUBLIC = {
     "chart_explanation": "report.area_chart",
     "explain": "api",
     "find_exemplars": "recording.exemplars",
-    "importance": "simulation.importance",
+    "importance": "scoring.ablation.importance",
     "importance_figure": "report.importance",
     "importance_table": "report.importance",
     "leaderboard": "report.leaderboard",
     "probe_of": "data.in_memory",
-    "read_explanations": "explanations",
+    "read_explanations": "tables.explanations",
     "score": "api",
     "score_fit_figure": "report.score_fit",
     "study_head": "report.head_study",
     "write_figure": "report.figures",
     "write_head_study": "report.head_study",
-    "write_explanations": "explanations",
+    "write_explanations": "tables.explanations",
 }
+_PACKAGES = {"milan": "methods.milan", "milannotations": "milannotations"}
 __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("milan", "milannotations"):
-        return import_module(f"neuronx.{name}")
+    if name in _PACKAGES:
+        return import_module(f"neuronx.{_PACKAGES[name]}")
     return first_used(__name__, _PUBLIC, name)
 
 

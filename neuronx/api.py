@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from neuronx.errors import UserError, unknown
-from neuronx.trainer import make
-from neuronx.types import Explanation, Judge, Method, Score, TrainerFactory
+from neuronx.recording.trainer import make
+from neuronx.types import Explanation, Judge, Method, Score, TrainerFactory, as_found
 
 if TYPE_CHECKING:
     from neuronx.concepts.clip import Clip
@@ -55,7 +55,7 @@ def explain(
     """
     target, probe = _target(model, layer, pool, transform), _probe(images)
     how = _method(method, words, clip, probe, options) if isinstance(method, str) else method
-    return how.explain(target, probe, trainer or make)
+    return list(as_found(how.explain(target, probe, trainer or make)).explanations)
 
 
 def score(
@@ -89,9 +89,9 @@ def score(
         trainer: As in `explain`.
         seed: Of the floors.
     """
-    from neuronx.simulation.ablation import Ablation
-    from neuronx.simulation.compare import check_judge
-    from neuronx.simulation.correlation import Correlation
+    from neuronx.scoring.ablation.ablation import Ablation
+    from neuronx.scoring.compare import check_judge
+    from neuronx.scoring.correlation import Correlation
 
     if sim not in SIMS:
         raise unknown("way to score", sim, SIMS)

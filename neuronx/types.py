@@ -2,17 +2,19 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import total_ordering
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from lightning import Trainer
     from torch import Tensor
 
-    from neuronx.data.probe import Probe
-    from neuronx.targets.target import Target
-
+Target = Any
+"""A network under study, `neuronx.targets.target.Target`; not imported here, since that file imports this one."""
+Probe = Any
+"""A probing data set, `neuronx.data.probe.Probe`; likewise."""
 TrainerFactory = Callable[..., "Trainer"]
 """Makes a fresh `lightning.Trainer`; keyword arguments override the configured ones (`trainer(max_epochs=1)`)."""
 
@@ -100,6 +102,8 @@ class Explanation:
         evidence: Ids of the images that back it.
         notes: Named numbers that belong to it, such as ("val correlation", 0.43), ("similarity", 0.2) or
             scores stored in a file that it was read from.
+        made_by: The method's name, then the digest of each encoder (CLIP, captioner's picture tower) that took part,
+            so that none of these judges it. Empty where nobody knows, as for published files.
     """
 
     unit: Unit
@@ -107,6 +111,7 @@ class Explanation:
     bias: float = 0.0
     evidence: tuple[int, ...] = ()
     notes: tuple[tuple[str, float], ...] = ()
+    made_by: tuple[str, ...] = ()
 
     @property
     def is_linear(self) -> bool:
@@ -122,11 +127,65 @@ class Explanation:
         return f"{text} + {self.bias:.2f}".replace("+ -", "- ")
 
 
+@dataclass(frozen=True)
+class PartSamples:
+    """The references of one unit, by part.
+
+    Attributes:
+        target: Name of the network.
+        unit: The unit.
+        names: What is said of each part; "" where nothing is.
+        labels: (n,) int64, the part of each reference, strongest references first.
+        crops: (n, 3, S, S) uint8.
+        masks: (n, 1, S, S) uint8, 1 where the unit fires; None where the whole picture counts.
+        vectors: (n, D) float32, the circuits.
+    """
+
+    target: str
+    unit: Unit
+    names: tuple[str, ...]
+    labels: "Tensor"
+    crops: "Tensor"
+    masks: "Tensor | None"
+    vectors: "Tensor"
+
+
+Cell = str | float | None
+"""What a table can hold; NaN and None are written as nothing."""
+Table = tuple[Sequence[str], Sequence[Sequence[Cell]]]
+"""Columns and rows."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a method has to say about the units of a network.
+
+    Attributes:
+        explanations: Of units, or of their parts.
+        tables: Columns and rows by file name, written into the run's folder.
+        samples: References of split units, to be shown.
+        target: The network with the parts of its units, where the method splits units; None for the network as it is.
+    """
+
+    explanations: Sequence[Explanation]
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    samples: Sequence[PartSamples] = ()
+    target: Target | None = None
+
+
+def as_found(said: Found | Sequence[Explanation]) -> Found:
+    """What a method returned, as `Found`."""
+    return said if isinstance(said, Found) else Found(said)
+
+
 class Method(Protocol):
     """A way to explain units. One verb; what it needs beyond the arguments is injected by its config."""
 
-    def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
-        """Explains the units of every layer in `target.layers`, from the train and val images of `probe` only."""
+    def explain(self, target: Target, probe: Probe, trainer: TrainerFactory) -> Found | Sequence[Explanation]:
+        """Explains the units of every layer in `target.layers`, from the train and val images of `probe` only.
+
+        A method that has nothing more to say may return just its explanations.
+        """
         ...
 
 
@@ -134,7 +193,7 @@ class Method(Protocol):
 class Checks(Protocol):
     """A method that explains by any pictures when it is asked for by name, and knows which do not suit it."""
 
-    def check(self, probe: "Probe") -> None:
+    def check(self, probe: Probe) -> None:
         """Raises Unsuitable for pictures that do not suit it."""
         ...
 
@@ -147,7 +206,7 @@ class Parts(Protocol):
         """The V virtual units, each a part of the unit of its index."""
         ...
 
-    def gates(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> "Tensor":
+    def gates(self, target: Target, probe: Probe, trainer: TrainerFactory) -> "Tensor":
         """How much of its unit each part has on all images: (N, V) float32, adding up to 1 over the parts of a unit."""
         ...
 
@@ -155,7 +214,7 @@ class Parts(Protocol):
 class ConceptSource(Protocol):
     """Whatever turns a probe's images into concept scores: labels, a CLIP with a word list, masks."""
 
-    def concepts(self, probe: "Probe", trainer: TrainerFactory) -> Concepts:
+    def concepts(self, probe: Probe, trainer: TrainerFactory) -> Concepts:
         """Scores all N images of the probe on every concept."""
         ...
 
@@ -191,11 +250,11 @@ class Judge(Protocol):
         """The kind of pictures that it can judge."""
         ...
 
-    def vocabulary(self, probe: "Probe") -> tuple[str, ...] | None:
+    def vocabulary(self, probe: Probe) -> tuple[str, ...] | None:
         """All concepts that the judge knows, or None when it can judge any phrase."""
         ...
 
-    def judge(self, names: Sequence[str], probe: "Probe", trainer: TrainerFactory) -> Judgement:
+    def judge(self, names: Sequence[str], probe: Probe, trainer: TrainerFactory) -> Judgement:
         """Prepares to judge the named concepts (plain phrases, no formulas) on any images of the probe."""
         ...
 
@@ -238,6 +297,78 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """All that a scorer has to say.
+
+    Attributes:
+        rows: One a unit, method and score, floors and ceiling among them.
+        tables: Columns and rows by file name, written into the run's folder.
+        samples: References of units, to be shown.
+    """
+
+    rows: Sequence[Score]
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    samples: Sequence[PartSamples] = ()
+
+
+class Scorer(Protocol):
+    """A way to score explanations: correlation, ablation, clustering, or yours."""
+
+    def score(
+        self,
+        explained: Mapping[str, Sequence[Explanation]],
+        target: Target,
+        probe: Probe,
+        judge: Judge,
+        trainer: TrainerFactory,
+        words: Sequence[str] = (),
+    ) -> Scores:
+        """Scores explanations on the test images of `probe`.
+
+        Args:
+            explained: Method -> its explanations, of any layers of the target.
+            target: The network.
+            probe: The images.
+            judge: Decides which concepts an image shows.
+            trainer: Makes trainers.
+            words: The concepts of the random baseline and the ceiling where the judge has no vocabulary.
+        """
+        ...
+
+
+class WordList(Protocol):
+    """A list of concepts, read when first asked for."""
+
+    def of(self, probe: Probe | None) -> tuple[str, ...]:
+        """The distinct words to use on these images; None where no images are at hand."""
+        ...
+
+
+class RunLogger(Protocol):
+    """Receives the results of a run: tables in its folder, Weights & Biases."""
+
+    def log(self, evaluation: Any, folder: Path) -> None:
+        """Logs a `neuronx.report.evaluation.Evaluation`."""
+        ...
+
+    def log_tables(self, tables: Mapping[str, Table], folder: Path) -> None:
+        """Logs tables by name."""
+        ...
+
+    def lightning(self, folder: Path) -> Any:
+        """The Lightning logger of the same kind, for training."""
+        ...
+
+
+class Task(Protocol):
+    """What `train.py` trains."""
+
+    def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
+        """Trains, or resumes from a checkpoint; returns the path of the weights, with a card beside them."""
+        ...
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two methods on the same units: a row of `comparisons.csv`.
 
@@ -262,29 +393,6 @@ class Comparison:
     low: float
     high: float
     n_units: int
-
-
-@dataclass(frozen=True)
-class PartSamples:
-    """The references of one unit, by part.
-
-    Attributes:
-        target: Name of the network.
-        unit: The unit.
-        names: What is said of each part; "" where nothing is.
-        labels: (n,) int64, the part of each reference, strongest references first.
-        crops: (n, 3, S, S) uint8.
-        masks: (n, 1, S, S) uint8, 1 where the unit fires; None where the whole picture counts.
-        vectors: (n, D) float32, the circuits.
-    """
-
-    target: str
-    unit: Unit
-    names: tuple[str, ...]
-    labels: "Tensor"
-    crops: "Tensor"
-    masks: "Tensor | None"
-    vectors: "Tensor"
 
 
 Plain = str | int | float | bool | None | list[Any] | Mapping[str, Any]

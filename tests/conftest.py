@@ -36,6 +36,6 @@ def trainer():
     """A trainer factory as the command line makes it, quiet and on the CPU."""
     from functools import partial
 
-    from neuronx.trainer import make
+    from neuronx.recording.trainer import make
 
     return partial(make, accelerator="cpu", enable_progress_bar=False)

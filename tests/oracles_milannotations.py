@@ -6,8 +6,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from neuronx.data.in_memory import InMemoryProbe
-from neuronx.preprocess import Preprocess
 from neuronx.recording.exemplars import Exemplars
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Unit
 

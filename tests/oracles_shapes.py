@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from neuronx.data.shapes.names import (
+from neuronx.world.pictures.names import (
     BACKGROUNDS,
     COLOUR_FAMILIES,
     COLOURS,

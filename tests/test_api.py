@@ -3,9 +3,9 @@
 import pytest
 
 import neuronx
-from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import UserError
-from neuronx.targets.shapes import load
+from neuronx.world.pictures.probe import ShapesProbe
+from neuronx.world.targets import load
 
 
 @pytest.fixture(scope="module")

@@ -9,58 +9,62 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "neuronx").rglob("*.py")) + sorted((ROOT / "callbacks").rglob("*.py"))
 
-# A room may import itself, the rooms listed, and the leaves.
-LEAVES = {
-    "errors",
-    "lazy",
-    "types",
-    "io",
-    "schemas",
-    "explanations",
-    "scores",
-    "preprocess",
-    "cache",
-    "chance",
-    "latents",
-    "download",
-    "trainer",
-    "checkpoints",
-}
-LEAVES |= {"__init__", "__version__"}
-ROOMS = {"metrics", "targets", "data", "recording", "concepts", "methods", "simulation", "training", "report"}
+# A room may import itself, these leaves, and the rooms listed.
+LEAVES = {"__version__", "errors", "types", "store"}
 MAY_IMPORT = {
-    "experiments": ROOMS | {"milannotations", "pipeline"},
-    "metrics": set(),
-    "targets": set(),
-    "data": set(),
-    "recording": {"targets", "data", "metrics"},
-    "concepts": {"recording", "targets", "data", "metrics"},
-    "methods": {"recording", "concepts", "targets", "data", "metrics", "milannotations"},
-    "simulation": {"recording", "concepts", "targets", "data", "metrics"},
-    "training": {"methods", "milannotations", "recording", "concepts", "targets", "data", "metrics"},
-    "milannotations": {"recording", "targets", "data", "metrics"},
-    "report": {"metrics", "simulation", "concepts", "recording", "data", "milannotations"},
+    "errors": set(),
+    "types": set(),
+    "store": set(),
+    "tables": set(),
+    "metrics": {"tables"},
+    "targets": {"tables"},
+    "data": {"tables", "targets.inputs"},
+    "recording": {"targets", "data"},
+    "concepts": {"recording", "targets", "data", "tables", "metrics"},
+    "milannotations": {"recording", "targets", "data", "tables"},
+    "methods": {"recording", "concepts", "targets", "data", "tables", "metrics", "milannotations"},
+    "scoring": {"recording", "concepts", "targets", "data", "tables", "metrics"},
+    "report": {"scoring", "recording", "targets", "concepts", "data", "tables", "metrics", "milannotations"},
+}
+MAY_IMPORT["experiments"] = set(MAY_IMPORT) - LEAVES
+MAY_IMPORT["world"] = set(MAY_IMPORT) - LEAVES - {"experiments", "report", "world"} | {"checkpoints"}
+MAY_IMPORT["api"] = set(MAY_IMPORT) - LEAVES - {"world", "experiments"}
+MAY_IMPORT["command"] = set(MAY_IMPORT) - LEAVES - {"world"} | {"callbacks", "checkpoints", "configs"}
+
+# Imports that point the wrong way today; each is on its way out.
+OUTSTANDING = {
+    ("targets/generator.py", "world"),
+    ("concepts/words.py", "world"),
+    ("concepts/encoders.py", "world"),
+    ("concepts/clip.py", "world"),
+    ("methods/milan/training/fit.py", "world"),
+    ("methods/milan/training/annotations.py", "world"),
+    ("methods/milan/training/milan.py", "world"),
+    ("methods/milan/encoder.py", "world"),
+    ("experiments/decoding.py", "world"),
+    ("experiments/truth.py", "world"),
+    ("data/latents.py", "world"),
+    ("data/latents.py", "targets"),
+    ("store/parts.py", "recording"),
+    ("targets/generator.py", "checkpoints"),
+    ("methods/milan/describer.py", "checkpoints"),
+    ("methods/milan/encoder.py", "checkpoints"),
+    ("methods/milan/method.py", "checkpoints"),
+    ("methods/milan/training/milan.py", "checkpoints"),
+    ("experiments/decoding.py", "checkpoints"),
+    ("experiments/learned.py", "checkpoints"),
 }
 
 
 def imports(path: Path) -> set[str]:
-    """Modules that a file imports when it runs, at any depth; imports for type checkers only do not count."""
-    tree = ast.parse(path.read_text())
-    checked = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
+    """Modules that a file imports anywhere: at its top, in functions, and for type checkers only."""
     names: set[str] = set()
-    for node in ast.walk(tree):
-        if id(node) in checked:
-            continue
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if not name.startswith("neuronx.lazy")}
 
 
 def room(path: Path) -> str:
@@ -70,19 +74,35 @@ def room(path: Path) -> str:
 @pytest.mark.parametrize("path", [p for p in FILES if p.is_relative_to(ROOT / "neuronx")], ids=lambda p: str(p.name))
 def test_imports_point_one_way(path):
     here = room(path)
-    if here not in MAY_IMPORT:
+    if here in ("__init__", "lazy"):
         return
-    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("neuronx.")}
-    wrong = rooms - LEAVES - {here} - MAY_IMPORT[here]
-    assert not wrong, f"{path.relative_to(ROOT)} must not import {sorted(wrong)}"
+    file = str(path.relative_to(ROOT / "neuronx"))
+    wrong = set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "neuronx" and parts[1] not in LEAVES | {here} and (file, parts[1]) not in OUTSTANDING:
+            allowed = MAY_IMPORT[here]
+            if parts[1] not in allowed and ".".join(parts[1:3]) not in allowed:
+                wrong.add(name)
+    assert not wrong, f"{file} must not import {sorted(wrong)}"
 
 
-def test_leaves_import_only_leaves():
-    for name in LEAVES - {"__init__"}:
-        path = ROOT / "neuronx" / f"{name}.py"
-        if path.exists():
-            rooms = {module.split(".")[1] for module in imports(path) if module.startswith("neuronx.")}
-            assert rooms <= LEAVES, path
+@pytest.mark.xfail(reason="circles are on their way out")
+def test_no_import_circle():
+    """Not even through imports in functions or for type checkers only."""
+    modules = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in FILES if p.is_relative_to(ROOT / "neuronx")
+    }
+    needs = {
+        name: {found for one in imports(path) for found in (one, one.rpartition(".")[0]) if found in modules} - {name}
+        for name, path in modules.items()
+    }
+    # Files that need nothing that is left are taken away, until nothing changes; what stays turns in circles.
+    while free := {name for name, wanted in needs.items() if not wanted & needs.keys()}:
+        needs = {name: wanted for name, wanted in needs.items() if name not in free}
+    while loose := {name for name in needs if not any(name in wanted for wanted in needs.values())}:
+        needs = {name: wanted for name, wanted in needs.items() if name not in loose}
+    assert not needs, f"circles among {sorted(needs)}"
 
 
 def test_no_method_imports_another():
@@ -118,7 +138,7 @@ def test_nothing_loads_what_strangers_wrote():
 
 def test_files_hold_one_idea():
     for path in FILES:
-        assert len(path.read_text().splitlines()) <= 300, f"{path.relative_to(ROOT)} is over 300 lines"
+        assert len(path.read_text().splitlines()) <= 500, f"{path.relative_to(ROOT)} is over 500 lines"
 
 
 def test_setup_lists_every_package():

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from neuronx import cli
+from neuronx.command import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 EVALUATE = (

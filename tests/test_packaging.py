@@ -34,7 +34,9 @@ def test_the_wheel_holds_everything_under_one_name(wheel):
 def test_the_wheel_runs_elsewhere(wheel, tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
-    code = "import sys, neuronx; print(neuronx.__file__); from neuronx.cli import evaluate_main; evaluate_main()"
+    code = (
+        "import sys, neuronx; print(neuronx.__file__); from neuronx.command.cli import evaluate_main; evaluate_main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, "show=data", f"hydra.run.dir={tmp_path / 'run'}"],
         cwd=tmp_path,

@@ -25,7 +25,7 @@ def composable(arguments: list[str]) -> bool:
 
 @pytest.mark.parametrize("arguments", [a for a in commands("evaluate") if composable(a)], ids=" ".join)
 def test_every_evaluate_command_composes(arguments):
-    from neuronx.cli import rewrite
+    from neuronx.command.cli import rewrite
 
     with initialize_config_module("neuronx.configs", version_base="1.3"):
         compose("evaluate", overrides=[out for one in arguments for out in rewrite(one)])
@@ -33,7 +33,7 @@ def test_every_evaluate_command_composes(arguments):
 
 @pytest.mark.parametrize("arguments", [a for a in commands("train") if composable(a)], ids=" ".join)
 def test_every_train_command_composes(arguments):
-    from neuronx.cli import chosen_task, rewrite
+    from neuronx.command.cli import chosen_task, rewrite
 
     with initialize_config_module("neuronx.configs", version_base="1.3"):
         chosen_task(compose("train", overrides=[out for one in arguments for out in rewrite(one)]))

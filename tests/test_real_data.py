@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-from neuronx import cli
+from neuronx.command import cli
 
 
 def evaluate(folder: Path, monkeypatch, *overrides: str):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neuronx.cache import digest, entry
 from neuronx.concepts.calibration import PUBLISHED, fit_sigmoid, sigmoid_scores
 from neuronx.concepts.encoders import SHAPES, Encoder, load
 from neuronx.concepts.labels import LabelConcepts
@@ -15,6 +14,7 @@ from neuronx.concepts.room import room
 from neuronx.concepts.words import Words
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError, unknown
+from neuronx.store.cache import digest, entry
 from neuronx.types import Concepts, Judgement, TrainerFactory
 
 TEXTS = 256
@@ -133,7 +133,7 @@ class Clip:
         if self.a is not None:
             return self
         if self.model == SHAPES:
-            from neuronx.concepts.shapes_clip import parameters
+            from neuronx.world.clip import parameters
 
             a, b = parameters(self.pretrained)
         elif (self.model, self.pretrained) in PUBLISHED:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from neuronx.cache import digest
+from neuronx.store.cache import digest
 from neuronx.targets.identity import module_digest
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def load(model: str, pretrained: str, weights: str | None = None, tokenizer: str
         UserError: If the name, tag or file does not exist or fit, or the hub cannot be reached.
     """
     if model == SHAPES:
-        from neuronx.concepts.shapes_clip import load as load_shapes
+        from neuronx.world.clip import load as load_shapes
 
         return load_shapes(pretrained)
     from neuronx.concepts import open_clip_models

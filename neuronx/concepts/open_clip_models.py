@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from neuronx.download import check_reachable, fetch_from_hub
 from neuronx.errors import UserError, unknown
-from neuronx.preprocess import Preprocess
+from neuronx.store.download import check_reachable, fetch_from_hub
+from neuronx.targets.inputs.preprocess import Preprocess
 
 
 def load(

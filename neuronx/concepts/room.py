@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronx.cache import cache_root
 from neuronx.errors import UserError
+from neuronx.store.cache import cache_root
 
 IN_MEMORY = 2**30
 """Bytes up to which a table is kept in memory."""

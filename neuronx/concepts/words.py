@@ -135,7 +135,7 @@ def default(natural: Words) -> Words:
 
 def _read(source: str | Path) -> Sequence[str]:
     if source == "shapes":
-        from neuronx.data.shapes.words import CONCEPTS
+        from neuronx.world.pictures.words import CONCEPTS
 
         return CONCEPTS
     if source in FETCHED:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from neuronx.data.text import lines
 from neuronx.errors import UserError, unknown
-from neuronx.io import Row, read_csv
-from neuronx.schemas import broden_label
+from neuronx.tables.csv import Row, read_csv
+from neuronx.tables.schemas import broden_label
 
 UNKNOWN = -3
 """What `Labels.concept` says of a number that label.csv does not have."""

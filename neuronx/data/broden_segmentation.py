@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronx.cache import digest
 from neuronx.data.broden_index import UNKNOWN, Annotated, Labels
 from neuronx.data.files import contents
 from neuronx.data.label_maps import NOTHING, OUTSIDE, by_threads, cut, read_pixels, size_of, together
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError
+from neuronx.store.cache import digest
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from neuronx.cache import digest
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
+from neuronx.store.cache import digest
 
 
 class ConcatProbe(Probe):

@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from neuronx.cache import digest, entry
 from neuronx.errors import UserError
+from neuronx.store.cache import digest, entry
 
 log = logging.getLogger(__name__)
 

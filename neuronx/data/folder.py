@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from neuronx.cache import data_root, digest
 from neuronx.data.classes import read_hierarchy, read_names
 from neuronx.data.files import contents, open_rgb, pictures_in, readable
 from neuronx.data.probe import Probe
@@ -17,6 +16,7 @@ from neuronx.data.published import published_for
 from neuronx.data.segmentation import Segmentation
 from neuronx.data.splits import splits_of
 from neuronx.errors import UserError
+from neuronx.store.cache import data_root, digest
 
 
 @dataclass(frozen=True)

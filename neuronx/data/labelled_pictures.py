@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronx.cache import digest
 from neuronx.data.files import contents, pictures_in
 from neuronx.data.folder import FolderProbe, Listing
 from neuronx.data.label_maps import NOTHING, OUTSIDE, by_threads, cut, read_pixels, size_of, together
 from neuronx.data.legend import Legend, read_legend
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError
+from neuronx.store.cache import digest
 
 LABELS = frozenset({".png", ".bmp", ".tif", ".tiff", ".pgm"})
 """Kinds of files that keep labels exactly."""

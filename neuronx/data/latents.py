@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from neuronx.cache import digest
 from neuronx.data.probe import Probe, Transform, seeded_splits
-from neuronx.data.shapes.world import WORLDS
 from neuronx.errors import UserError
-from neuronx.latents import Inputs, Latents, run, to_device_of
+from neuronx.store.cache import digest
+from neuronx.targets.inputs.latents import Inputs, Latents, run, to_device_of
+from neuronx.world.pictures.world import WORLDS
 
 if TYPE_CHECKING:
     from neuronx.targets.target import Target
@@ -126,3 +126,10 @@ def latent_probe(target: "Target", size: int = 5000, seed: int = 0, batch_size: 
     return LatentProbe(
         target.module, target.latents, target.digest, size, seed, name=target.name, batch_size=batch_size
     )
+
+
+def images_of(target: "Target", probe: Probe) -> Probe:
+    """What a network is studied on: the probe's pictures, or as many of its own where it generates pictures."""
+    if target.latents is None:
+        return probe
+    return latent_probe(target, size=len(probe))

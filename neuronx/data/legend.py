@@ -8,7 +8,7 @@ from pathlib import Path
 
 from neuronx.data.text import lines
 from neuronx.errors import UserError
-from neuronx.io import read_csv
+from neuronx.tables.csv import read_csv
 
 _LINE = re.compile(r'["\']?(\d+(?:[\s,;]+\d+[\s,;]+\d+)?)["\']?\s*[\s,;:=]\s*["\']?(.*?)["\']?')
 _NUMBER_COLUMNS = ("id", "idx", "index", "number", "label", "value")

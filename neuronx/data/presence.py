@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from neuronx.cache import entry
 from neuronx.data.segmentation import Segmentation
+from neuronx.store.cache import entry
 
 _BATCH = 64
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from neuronx.cache import data_root
-from neuronx.download import fetch
 from neuronx.errors import UserError, unknown
+from neuronx.store.cache import data_root
+from neuronx.store.download import fetch
 
 _LE = "Trustworthy-ML-Lab/Linear-Explanations/ff97d8a6f01ff92a8409199365bf975e03b896da/data"
 _DISSECT = "Trustworthy-ML-Lab/CLIP-dissect/21e7697feaea3bf7d7bc2d2cc8e4047d5f5fd502/data"

@@ -3,7 +3,7 @@
 On the command line `python evaluate.py experiment=editing`. From Python, with networks and images of your own:
 
     from neuronx.experiments import Auditing, Given
-    from neuronx.milan import Milan
+    from neuronx.methods.milan.method import Milan
 
     given = Given(targets={"mine": target, "other": another}, probe=probe, methods={"milan": Milan()})
     print(Auditing(query=["face", "eye"]).run(given))  # the table; its files are in given.folder

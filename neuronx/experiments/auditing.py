@@ -15,10 +15,10 @@ from rich.table import Column
 from rich.text import Text
 
 from neuronx.errors import UserError
-from neuronx.io import Cell, write_csv
 from neuronx.metrics.naming import matching
 from neuronx.report.inventory import as_text, plain_table
-from neuronx.types import Unit
+from neuronx.tables.csv import write_csv
+from neuronx.types import Cell, Unit
 
 Z = 1.959964
 """Of 95 % intervals."""

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from neuronx.experiments.given import Experiment, Given
-from neuronx.io import Cell, Table
 from neuronx.report.record import now, write_record
-from neuronx.trainer import is_first
-from neuronx.types import Plain
+from neuronx.store.processes import is_first
+from neuronx.types import Cell, Plain, Table
 
 
 def run(

@@ -13,19 +13,20 @@ from neuronx import checkpoints
 from neuronx.errors import UserError
 from neuronx.experiments.figures import sweep_figure
 from neuronx.experiments.given import Given
-from neuronx.io import Cell, write_csv
 from neuronx.methods.milan.captioner import Captioner
 from neuronx.methods.milan.describer import load
 from neuronx.methods.milan.features import Features, features_of
 from neuronx.methods.milan.pmi import rerank
 from neuronx.methods.milan.search import Beams, beam
+from neuronx.methods.milan.training.descriptions import held_out
+from neuronx.methods.milan.training.milan import Annotations
 from neuronx.metrics.captions import score_captions
 from neuronx.metrics.constants import constant_captions, nearest_units
 from neuronx.metrics.naming import naming
-from neuronx.milannotations.truth import leading_factors
 from neuronx.report.inventory import as_text, plain_table
-from neuronx.training.descriptions import held_out
-from neuronx.training.milan import Annotations
+from neuronx.tables.csv import write_csv
+from neuronx.types import Cell
+from neuronx.world.annotations.truth import leading_factors
 
 if TYPE_CHECKING:
     from neuronx.milannotations.dataset import Milannotations

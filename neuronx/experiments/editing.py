@@ -16,9 +16,9 @@ from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.experiments.zeroing import intervals, right_without
-from neuronx.io import write_csv
 from neuronx.metrics.naming import matching
 from neuronx.report.inventory import as_text, plain_table
+from neuronx.tables.csv import write_csv
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from torch import Tensor
 from neuronx.errors import UserError
 from neuronx.experiments.properties import Embed, property_of
 from neuronx.experiments.zeroing import intervals, right_without
-from neuronx.io import Cell, write_csv
 from neuronx.report.inventory import as_text, plain_table
-from neuronx.types import TrainerFactory, Unit
+from neuronx.tables.csv import write_csv
+from neuronx.types import Cell, TrainerFactory, Unit
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe

@@ -16,13 +16,13 @@ from rich.text import Text
 from torch import Tensor
 
 from neuronx.experiments.splits import Split
-from neuronx.io import write_csv
 from neuronx.metrics.bert_score import BertScore
 from neuronx.metrics.bootstrap import mean_and_sem
 from neuronx.metrics.captions import CaptionScores, References, score_captions
 from neuronx.metrics.constants import constant_captions, nearest_units
 from neuronx.report.caption_scores import SCORES, numbers
 from neuronx.report.inventory import as_text, plain_table
+from neuronx.tables.csv import write_csv
 
 if TYPE_CHECKING:
     from neuronx.milannotations.dataset import Milannotations

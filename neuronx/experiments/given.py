@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.io import write_csv
+from neuronx.recording.trainer import make
 from neuronx.report.figures import write_figure
+from neuronx.store.processes import is_first
+from neuronx.tables.csv import write_csv
 from neuronx.targets.target import Target
-from neuronx.trainer import is_first, make
-from neuronx.types import Method, TrainerFactory, Unit
+from neuronx.types import Method, TrainerFactory, Unit, as_found
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -37,7 +38,7 @@ class Given:
 
     def images(self, target: Target) -> Probe:
         """What a network is studied on."""
-        from neuronx.pipeline import images_of
+        from neuronx.data.latents import images_of
 
         if self.probe is None:
             raise UserError("This experiment looks at images: choose some with data=.")
@@ -49,7 +50,8 @@ class Given:
             raise UserError(
                 "This experiment needs captions: choose who writes them with explain=, such as explain=milan."
             )
-        found = next(iter(self.methods.values())).explain(target, self.images(target), self.trainer)
+        method = next(iter(self.methods.values()))
+        found = as_found(method.explain(target, self.images(target), self.trainer)).explanations
         said = {Unit(one.unit.layer, one.unit.index): one.terms[0][0] if one.terms else "" for one in found}
         lines = [(unit.layer, unit.index, text) for unit, text in said.items()]
         self.write(write_csv, f"captions_{target.name}.csv", ("layer", "unit", "description"), lines)

@@ -25,10 +25,10 @@ from neuronx.experiments.truth import leading_factors, naming_of, naming_table
 from neuronx.methods.milan import encoder as encoders
 from neuronx.methods.milan.captioner import Captioner
 from neuronx.methods.milan.features import Features, features_of
+from neuronx.methods.milan.training.milan import Annotations, Lesson
 from neuronx.metrics.bert_score import BertScore
 from neuronx.milannotations.dataset import Milannotations, join
-from neuronx.training.milan import Annotations, Lesson
-from neuronx.types import Explanation, TrainerFactory
+from neuronx.types import Explanation, TrainerFactory, as_found
 
 UNITS = 64
 """Captioned at a time."""
@@ -140,7 +140,8 @@ class Baselines(Learning):
         if not left_out:
             raise UserError(f"There are no units of {self.model} to leave out, only of {', '.join(units.models)}.")
         explained: dict[str, Sequence[Explanation]] = {
-            name: method.explain(target, given.images(target), given.trainer) for name, method in given.methods.items()
+            name: as_found(method.explain(target, given.images(target), given.trainer)).explanations
+            for name, method in given.methods.items()
         }
         known = [{(one.unit.layer, one.unit.index) for one in found} for found in explained.values()]
         testing = [

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from neuronx.errors import UserError
-from neuronx.io import Cell, Table
 from neuronx.metrics.bootstrap import interval, mean_and_sem
 from neuronx.recording.record import record
-from neuronx.simulation.correlation import Correlation
-from neuronx.types import Explanation, Judge, Method, TrainerFactory, Unit
+from neuronx.scoring.correlation import Correlation
+from neuronx.types import Cell, Explanation, Judge, Method, Table, TrainerFactory, Unit
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe

@@ -8,9 +8,9 @@ from neuronx.errors import UserError
 from neuronx.experiments.given import Given
 from neuronx.experiments.planting import plant, recover, summary
 from neuronx.experiments.split_scores import SplitScore, gains, groups_by_test, split_scores
-from neuronx.io import Cell, Table, write_csv
 from neuronx.report.inventory import as_text, plain_table
-from neuronx.types import Judge, Unit
+from neuronx.tables.csv import write_csv
+from neuronx.types import Cell, Judge, Table, Unit
 
 if TYPE_CHECKING:
     from neuronx.methods.pure.method import Pure

@@ -13,9 +13,10 @@ from neuronx.errors import UserError
 from neuronx.experiments.entropy import Kinds, inside, kinds, reshuffled
 from neuronx.experiments.given import Given
 from neuronx.experiments.splitting import pure_of, shown
-from neuronx.io import Cell, Table, write_csv
 from neuronx.metrics.bootstrap import interval
 from neuronx.recording.record import record
+from neuronx.tables.csv import write_csv
+from neuronx.types import Cell, Table
 
 if TYPE_CHECKING:
     from neuronx.concepts.clip import Clip

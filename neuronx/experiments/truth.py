@@ -9,8 +9,8 @@ from rich.text import Text
 
 from neuronx.experiments.generalisation import Outcome
 from neuronx.metrics.naming import Naming, naming
-from neuronx.milannotations.truth import leading_factors
 from neuronx.report.inventory import as_text, plain_table
+from neuronx.world.annotations.truth import leading_factors
 
 __all__ = ["leading_factors", "naming_of", "naming_table"]
 

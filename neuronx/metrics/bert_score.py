@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuronx.download import fetch_from_hub
 from neuronx.errors import UserError
-from neuronx.io import read_csv
+from neuronx.store.download import fetch_from_hub
+from neuronx.tables.csv import read_csv
 
 ROBERTA = "roberta-large"
 """The text model that BERTScore was published with; MILAN's figures are of it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neuronx.errors import UserError
-from neuronx.io import read_csv, write_csv
+from neuronx.tables.csv import read_csv, write_csv
 
 log = logging.getLogger("neuronx")
 

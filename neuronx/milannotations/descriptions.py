@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from neuronx.errors import UserError
-from neuronx.io import Row, read_csv
+from neuronx.tables.csv import Row, read_csv
 
 Descriptions = Mapping[tuple[str, int], tuple[str, ...]]
 """(layer, unit) -> its descriptions, in the order of the file; units in the order in which they first appear."""

@@ -11,9 +11,10 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from neuronx.errors import UserError
-from neuronx.io import write_atomic, write_csv
 from neuronx.milannotations.dataset import Milannotations
 from neuronx.milannotations.show import OPACITY, pictures
+from neuronx.store.atomic import write_atomic
+from neuronx.tables.csv import write_csv
 
 TIMEOUT_SECONDS = 20.0
 AT_ONCE = 16

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from neuronx.cache import data_root
 from neuronx.errors import UserError, unknown
 from neuronx.milannotations.dataset import Milannotations, join
 from neuronx.milannotations.keys import ANNOTATED, ANNOTATIONS, GROUPS, UNANNOTATED, from_imagenet
@@ -14,6 +13,7 @@ from neuronx.milannotations.reading import read
 from neuronx.milannotations.reattach import attach, imagenet_pictures
 from neuronx.milannotations.zips import HOST
 from neuronx.milannotations.zips import download as fetch_model
+from neuronx.store.cache import data_root
 
 
 def load(

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from neuronx.errors import UserError, unknown
-from neuronx.io import Row
 from neuronx.milannotations.dataset import Milannotations, same_k
 from neuronx.milannotations.descriptions import Descriptions, read_descriptions
 from neuronx.milannotations.layer import Layer, layers_in, open_layer
+from neuronx.tables.csv import Row
 
 
 def read(

@@ -14,11 +14,11 @@ from neuronx.data.folder import class_folders
 from neuronx.data.imagenet import PLACES, list_images
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.io import write_atomic
 from neuronx.milannotations.layer import layers_in, mapped, read_ids
-from neuronx.milannotations.pictures import View, gallery
 from neuronx.milannotations.write import npy
-from neuronx.preprocess import Preprocess
+from neuronx.recording.pictures import View, gallery
+from neuronx.store.atomic import write_atomic
+from neuronx.targets.inputs.preprocess import Preprocess
 
 VALIDATION_IMAGES = 50_000
 RESIZE, CROP = 256, 224

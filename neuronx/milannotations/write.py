@@ -17,12 +17,12 @@ from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.io import write_atomic
-from neuronx.milannotations.gather import gather
-from neuronx.milannotations.pictures import Gallery, gallery, view
+from neuronx.recording.gather import gather
 from neuronx.recording.maps import masks
+from neuronx.recording.pictures import Gallery, gallery, view
+from neuronx.store.atomic import write_atomic
+from neuronx.store.processes import is_first
 from neuronx.targets.target import Target
-from neuronx.trainer import is_first
 from neuronx.types import TrainerFactory
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm import tqdm
 
-from neuronx.download import fetch
 from neuronx.errors import UserError, unknown
 from neuronx.milannotations.keys import ANNOTATED
 from neuronx.milannotations.layer import layers_in
+from neuronx.store.download import fetch
 
 HOST = "http://milan.csail.mit.edu/data"
 """Where MILAN's authors keep the zips, one for each model, without checksums."""

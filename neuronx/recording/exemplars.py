@@ -10,14 +10,14 @@ from lightning import Trainer
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from neuronx.cache import Entry, entry
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.record import Recorder, identity, not_finite
-from neuronx.recording.shards import NotFinite, on_disk
 from neuronx.recording.tally import Tally, merge
 from neuronx.recording.virtual import exemplars_with_parts, with_parts
 from neuronx.recording.walk import Watcher, on_first, watch
+from neuronx.store.cache import Entry, entry
+from neuronx.store.shards import NotFinite, on_disk
 from neuronx.targets.target import Target
 from neuronx.types import Activations, Plain, TrainerFactory, Unit
 

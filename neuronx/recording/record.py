@@ -10,13 +10,13 @@ from collections.abc import Collection, Sequence
 from lightning import Trainer
 from torch import Tensor
 
-from neuronx.cache import Entry, entry
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.pooling import pooled
-from neuronx.recording.shards import NotFinite, find_batches, is_whole, merge, read_values, write_shard
 from neuronx.recording.virtual import with_parts
 from neuronx.recording.walk import on_first, watch
+from neuronx.store.cache import Entry, entry
+from neuronx.store.shards import NotFinite, find_batches, is_whole, merge, read_values, write_shard
 from neuronx.targets.dictionary import SUFFIX
 from neuronx.targets.target import Target
 from neuronx.types import Activations, Plain, TrainerFactory, Unit

@@ -9,12 +9,12 @@ from functools import partial, reduce
 import torch
 from torch import Tensor
 
-from neuronx.cache import Entry
 from neuronx.errors import UserError
 from neuronx.recording.maps import on_grid
-from neuronx.recording.parts import Head, Part, find_parts, strongest, write_part
-from neuronx.recording.shards import NotFinite
 from neuronx.recording.tails import Pairs, Side, above, largest, next_larger, trimmed
+from neuronx.store.cache import Entry
+from neuronx.store.parts import Head, Part, find_parts, strongest, write_part
+from neuronx.store.shards import NotFinite
 
 SLACK = 2**16
 """Pairs that are not worth a search for a higher floor."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Column
 
-from neuronx.io import write_csv
 from neuronx.metrics.captions import CaptionScores
 from neuronx.report.inventory import as_text, plain_table
+from neuronx.tables.csv import write_csv
 
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "BERTScore")
 

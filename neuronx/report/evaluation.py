@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from neuronx.explanations import write_explanations
-from neuronx.io import Table, write_csv
 from neuronx.report.activity import Activity
 from neuronx.report.leaderboard import LeaderboardRow, leaderboard
-from neuronx.scores import write_records, write_scores
-from neuronx.types import Comparison, Explanation, PartSamples, Score
+from neuronx.tables.csv import write_csv
+from neuronx.tables.explanations import write_explanations
+from neuronx.tables.scores import write_records, write_scores
+from neuronx.types import Comparison, Explanation, PartSamples, Score, Table
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from neuronx.data.probe import Probe
-from neuronx.io import write_atomic
-from neuronx.milannotations.pictures import gallery, view
 from neuronx.milannotations.write import layer_folder, write_all
+from neuronx.recording.pictures import gallery, view
 from neuronx.recording.ranges import activation_ranges
 from neuronx.recording.record import record
 from neuronx.report.exemplar_page import Card, write_page
 from neuronx.report.range_grids import SIDE, draw_ranges
 from neuronx.report.tiles import TILE, Strip, parts, png, sheet, spread, tiles, write_pngs
-from neuronx.trainer import is_first
+from neuronx.store.atomic import write_atomic
+from neuronx.store.processes import is_first
 from neuronx.types import Explanation, TrainerFactory, Unit
 
 if TYPE_CHECKING:

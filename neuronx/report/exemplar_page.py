@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuronx.io import write_atomic
+from neuronx.store.atomic import write_atomic
 
 
 @dataclass(frozen=True)

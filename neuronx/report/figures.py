@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuronx.io import write_atomic
-from neuronx.simulation.floors import CEILING, RANDOM, is_method
+from neuronx.scoring.floors import CEILING, RANDOM, is_method
+from neuronx.store.atomic import write_atomic
 from neuronx.types import Score
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ from rich.table import Column
 from rich.text import Text
 from torch import Tensor
 
-from neuronx.io import Cell, write_csv
 from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table
-from neuronx.simulation.importance import Importance
+from neuronx.scoring.ablation.importance import Importance
+from neuronx.tables.csv import write_csv
+from neuronx.types import Cell
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from neuronx.metrics.bootstrap import mean_and_sem
-from neuronx.simulation.floors import CEILING, is_method
+from neuronx.scoring.floors import CEILING, is_method
 from neuronx.types import Score, Unit
 
 

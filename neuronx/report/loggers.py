@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronx.errors import unknown
-from neuronx.io import Table
 from neuronx.report.evaluation import Evaluation
 from neuronx.report.figures import histogram_counts
 from neuronx.report.leaderboard import LeaderboardRow
 from neuronx.report.purity import ALIGNMENT, PURITY
-from neuronx.simulation.floors import is_method
-from neuronx.types import Score
+from neuronx.scoring.floors import is_method
+from neuronx.types import Score, Table
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -96,7 +95,7 @@ class WandbLog:
         """Logs the metrics of training; weights are never sent."""
         from lightning.pytorch.loggers import WandbLogger
 
-        from neuronx.trainer import is_first
+        from neuronx.store.processes import is_first
 
         return WandbLogger(
             project=self.project,

@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from neuronx.io import write_atomic
 from neuronx.milannotations.write import layer_folder
 from neuronx.report.figures import COLOURS
 from neuronx.report.tiles import FAINT, INK, PAPER, Strip, png, sheet, tiles
+from neuronx.store.atomic import write_atomic
 from neuronx.types import PartSamples, Unit
 
 COLUMNS = 8

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from neuronx.io import Table
-from neuronx.simulation.purity_tables import HELD_OUT, RANDOM
+from neuronx.scoring.clustering.purity_tables import HELD_OUT, RANDOM
+from neuronx.types import Table
 
 PURITY, ALIGNMENT = "purity.csv", "alignment.csv"
 

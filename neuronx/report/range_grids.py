@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from neuronx.milannotations.pictures import Gallery
+from neuronx.recording.pictures import Gallery
 from neuronx.recording.ranges import Ranges
 from neuronx.report.tiles import Strip, parts, sheet, write_pngs
 

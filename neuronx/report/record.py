@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from neuronx import __version__
-from neuronx.io import write_atomic
+from neuronx.store.atomic import write_atomic
 from neuronx.types import Plain
 
 PACKAGES = (

@@ -15,8 +15,8 @@ import torch
 from neuronx.errors import UserError
 from neuronx.metrics.correlation import moments, pearson
 from neuronx.report.figures import COLOURS, write_figure
-from neuronx.simulation.floors import is_method
-from neuronx.simulation.stored import Stored
+from neuronx.scoring.floors import is_method
+from neuronx.scoring.stored import Stored
 from neuronx.types import UNKNOWN, Score, Unit
 
 if TYPE_CHECKING:

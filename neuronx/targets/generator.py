@@ -9,12 +9,12 @@ from torch import nn
 
 from neuronx.checkpoints import find, read
 from neuronx.errors import UserError
-from neuronx.latents import Latents, run, to_device_of
 from neuronx.targets.classes import class_names_of
 from neuronx.targets.custom import called, module_of, target
+from neuronx.targets.inputs.latents import Latents, run, to_device_of
 from neuronx.targets.layers import Layers
-from neuronx.targets.shapes_generator import ShapesGenerator
 from neuronx.targets.target import Target
+from neuronx.world.generator import ShapesGenerator
 
 
 def load(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuronx.download import check_reachable
 from neuronx.errors import UserError
+from neuronx.store.download import check_reachable
 from neuronx.targets.classes import class_names_of
 from neuronx.targets.custom import target
 from neuronx.targets.layers import Layers

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from neuronx.errors import UserError, unknown
-from neuronx.latents import Inputs, Latents, run, to_device_of
-from neuronx.preprocess import Preprocess
 from neuronx.targets.dictionary import SUFFIX, Dictionary, substituted
 from neuronx.targets.identity import module_digest, prefix_tokens
+from neuronx.targets.inputs.latents import Inputs, Latents, run, to_device_of
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.layers import (
     LayerRow,
     Layers,

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from neuronx.download import fetch_from_hub
 from neuronx.errors import UserError, unknown
-from neuronx.preprocess import Preprocess
+from neuronx.store.download import fetch_from_hub
 from neuronx.targets.classes import class_names_of
 from neuronx.targets.custom import target
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.layers import Layers
 from neuronx.targets.target import Target
 from neuronx.targets.transforms import transform_of

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuronx.cache import data_root
-from neuronx.download import fetch
 from neuronx.errors import UserError, unknown
-from neuronx.preprocess import Preprocess
+from neuronx.store.cache import data_root
+from neuronx.store.download import fetch
 from neuronx.targets.classes import class_names_of
 from neuronx.targets.custom import target
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.layers import Layers
 from neuronx.targets.target import Target
 from neuronx.targets.transforms import transform_of

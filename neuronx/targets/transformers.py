@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from neuronx.download import check_reachable
 from neuronx.errors import UserError
-from neuronx.preprocess import Preprocess
+from neuronx.store.download import check_reachable
 from neuronx.targets.classes import class_names_of
 from neuronx.targets.custom import target
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.layers import Layers
 from neuronx.targets.target import Target
 from neuronx.targets.transforms import transform_of

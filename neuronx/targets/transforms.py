@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neuronx.errors import UserError, unknown
-from neuronx.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from neuronx.targets.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 TRANSFORMS = {
     # The usual evaluation transform of ImageNet and Places365 networks.

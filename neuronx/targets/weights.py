@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuronx.cache import data_root
-from neuronx.download import fetch
 from neuronx.errors import UserError
+from neuronx.store.cache import data_root
+from neuronx.store.download import fetch
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

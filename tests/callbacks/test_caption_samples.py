@@ -1,16 +1,12 @@
-import sys
 from functools import partial
-from pathlib import Path
 
+from captioning import fit, lesson, world
 from lightning.pytorch.loggers import CSVLogger
+from model_folders import make_model
 
 from neuronx import milannotations
 from neuronx.callbacks.caption_samples import COLUMNS, CaptionSamples
-from neuronx.io import read_csv
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("training", "milannotations")]
-from captioning import fit, lesson, world  # noqa: E402
-from model_folders import make_model  # noqa: E402
+from neuronx.tables.csv import read_csv
 
 
 class Board(CSVLogger):

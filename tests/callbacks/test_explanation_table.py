@@ -4,8 +4,8 @@ from lightning import LightningModule
 from torch.utils.data import DataLoader
 
 from neuronx.callbacks.explanation_table import ExplanationTable, table
-from neuronx.explanations import read_explanations
 from neuronx.report.loggers import CsvLog
+from neuronx.tables.explanations import read_explanations
 from neuronx.types import Explanation, Unit
 
 EXPLANATIONS = [

@@ -194,7 +194,7 @@ def test_no_network_is_said_within_seconds(monkeypatch, tmp_path):
     def unreachable(url, hint):
         raise UserError(f"{url} cannot be reached. Without a network, {hint}.")
 
-    monkeypatch.setattr("neuronx.download.check_reachable", unreachable)
+    monkeypatch.setattr("neuronx.store.download.check_reachable", unreachable)
     monkeypatch.setattr("neuronx.concepts.open_clip_models.check_reachable", unreachable)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     start = time.monotonic()

@@ -10,9 +10,9 @@ from torchvision.transforms import ToTensor
 
 from neuronx.data.folder import FolderProbe
 from neuronx.data.in_memory import InMemoryProbe, probe_of
-from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import UserError
-from neuronx.preprocess import Preprocess
+from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.world.pictures.probe import ShapesProbe
 
 
 def first_batch(probe, transform):

@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from neuronx.data.latents import LatentProbe, latent_probe
-from neuronx.data.shapes.names import CLASS_NAMES, HIERARCHY
 from neuronx.errors import UserError
-from neuronx.latents import Latents
-from neuronx.preprocess import Preprocess
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.record import record
 from neuronx.targets import generator
+from neuronx.targets.inputs.latents import Latents
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
+from neuronx.world.pictures.names import CLASS_NAMES, HIERARCHY
 
 
 class Painter(nn.Module):

@@ -9,11 +9,11 @@ from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from neuronx import cli
+from neuronx.command import cli
 from neuronx.errors import UserError
 from neuronx.experiments import command
 from neuronx.experiments.given import Given
-from neuronx.io import write_csv
+from neuronx.tables.csv import write_csv
 from neuronx.types import Explanation, Unit
 
 CHOICES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "configs/experiment").glob("*.yaml"))

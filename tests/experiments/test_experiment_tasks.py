@@ -6,7 +6,7 @@ from neuronx.errors import UserError
 from neuronx.experiments.given import Given
 from neuronx.experiments.learned import Baselines, Generalisation
 from neuronx.experiments.tasks import Agreement, Auditing, Editing, Importance
-from neuronx.training.milan import Lesson
+from neuronx.methods.milan.training.milan import Lesson
 from neuronx.types import Explanation, Unit
 
 TINY = Lesson(embedding_size=4, hidden_size=8, epochs=1, batch_size=16, hold_out=0.2)

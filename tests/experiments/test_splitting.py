@@ -11,10 +11,10 @@ from neuronx.experiments.given import Given
 from neuronx.experiments.planting import plant, recover, summary
 from neuronx.experiments.split_scores import SplitScore, gains, groups_by_test, split_scores, with_terms
 from neuronx.experiments.splitting import Splitting
-from neuronx.io import read_csv
 from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.net_dissect.method import NetDissect
 from neuronx.methods.pure.method import Pure
+from neuronx.tables.csv import read_csv
 from neuronx.types import Unit
 
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import oracles_milannotations as oracle
 
 from neuronx.milannotations.write import write_all
-from neuronx.trainer import make
+from neuronx.recording.trainer import make
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

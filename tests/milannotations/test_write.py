@@ -14,9 +14,9 @@ import torch
 
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError
-from neuronx.milannotations import gather as gathering
 from neuronx.milannotations import write as writing
 from neuronx.milannotations.write import write, write_all
+from neuronx.recording import gather as gathering
 
 PROCESSES = Path(__file__).with_name("processes.py")
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from neuronx.data.probe import Probe
-from neuronx.preprocess import Preprocess
 from neuronx.recording import walk
 from neuronx.recording.exemplars import observe
 from neuronx.recording.record import record
+from neuronx.recording.trainer import make
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
-from neuronx.trainer import make
 
 
 class Noise(Probe):

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.preprocess import Preprocess
 from neuronx.recording import exemplars as module
 from neuronx.recording.exemplars import find_exemplars, observe
 from neuronx.recording.record import record
 from neuronx.recording.walk import walk
 from neuronx.targets.dictionary import Dictionary
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 FIELDS = ("rows", "peaks", "places", "thresholds")
@@ -215,7 +215,7 @@ def test_sigterm_ends_the_pass_and_keeps_what_was_found(job, trainer, own_cache,
 
 @pytest.mark.parametrize("breaking", ["part-", "exemplars", "manifest"])
 def test_a_full_disk_leaves_no_manifest(job, trainer, own_cache, monkeypatch, breaking):
-    from neuronx.cache import Entry
+    from neuronx.store.cache import Entry
 
     write = Entry.write
 

@@ -120,7 +120,7 @@ def test_nan_is_named_and_nothing_is_kept(job, trainer, own_cache, files):
 
 @pytest.mark.parametrize("breaking", ["shard-", "values.npy", "manifest.json"])
 def test_a_full_disk_leaves_no_manifest(job, trainer, own_cache, monkeypatch, breaking):
-    from neuronx.cache import Entry
+    from neuronx.store.cache import Entry
 
     write = Entry.write
 

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuronx.cache import Entry
 from neuronx.recording.tails import Side, above, largest, next_larger, ordered, trimmed
 from neuronx.recording.tally import Tally, merge
+from neuronx.store.cache import Entry
 
 SPECIAL = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3.4e38, -3.4e38])
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.preprocess import Preprocess
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.maps import on_grid
 from neuronx.recording.walk import naming, walk
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 

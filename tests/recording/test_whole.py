@@ -1,9 +1,9 @@
 import torch
 
-from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.recording.record import record
 from neuronx.recording.whole import whole_images
-from neuronx.targets import shapes
+from neuronx.world import targets as shapes
+from neuronx.world.pictures.probe import ShapesProbe
 
 
 def test_the_strongest_images_of_a_class_token(trainer):

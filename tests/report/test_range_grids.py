@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from neuronx.milannotations.pictures import Gallery
+from neuronx.recording.pictures import Gallery
 from neuronx.recording.ranges import activation_ranges
 from neuronx.report import range_grids
 from neuronx.report.range_grids import SIDE, draw_ranges

@@ -6,10 +6,10 @@ from torch import nn
 
 from neuronx import checkpoints
 from neuronx.data.latents import latent_probe
-from neuronx.data.shapes.names import CLASS_NAMES
 from neuronx.errors import UserError
 from neuronx.targets import generator
-from neuronx.targets.shapes_generator import ShapesGenerator
+from neuronx.world.generator import ShapesGenerator
+from neuronx.world.pictures.names import CLASS_NAMES
 
 
 class Two(nn.Module):

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.preprocess import Preprocess
 from neuronx.targets import cifar_resnet, cifar_vgg, custom, hub, timm, transformers
 from neuronx.targets import torchvision as of_torchvision
 from neuronx.targets.classes import class_names_of
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.transforms import TRANSFORMS, transform_of
 
 SOURCE = """

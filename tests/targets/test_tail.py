@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.preprocess import Preprocess
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.tail import Tail
 from neuronx.targets.target import Target
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.preprocess import Preprocess
 from neuronx.targets.dictionary import Dictionary
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 

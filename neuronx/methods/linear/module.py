@@ -12,9 +12,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from neuronx.errors import UserError
-from neuronx.io import write_atomic
 from neuronx.methods.linear.formulas import Formulas
 from neuronx.methods.linear.moments import Moments, RunningMoments
+from neuronx.store.atomic import write_atomic
 from neuronx.types import Explanation, Unit
 
 Search = Callable[[Moments, Moments], Formulas]

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronx.checkpoints import find, read
-from neuronx.concepts import shapes_clip
 from neuronx.errors import UserError
-from neuronx.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from neuronx.recording.maps import on_grid
-from neuronx.targets import shapes, torchvision
+from neuronx.targets import torchvision
+from neuronx.targets.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Plain
+from neuronx.world import clip as shapes_clip
+from neuronx.world import targets as shapes
 
 PYRAMID = ("conv1", "layer1", "layer2", "layer3", "layer4")
 PUBLISHED = {

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neuronx.milannotations.gather import gather
-from neuronx.milannotations.pictures import View, view
+from neuronx.recording.gather import gather
 from neuronx.recording.maps import masks
+from neuronx.recording.pictures import View, view
 from neuronx.types import Plain, TrainerFactory
 
 if TYPE_CHECKING:

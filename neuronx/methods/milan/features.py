@@ -20,9 +20,9 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from neuronx.cache import Entry, entry
 from neuronx.errors import UserError
 from neuronx.recording.walk import predict
+from neuronx.store.cache import Entry, entry
 from neuronx.types import Plain, TrainerFactory
 
 if TYPE_CHECKING:

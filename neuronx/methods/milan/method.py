@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from neuronx import checkpoints
-from neuronx.cache import digest
 from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.milan import describer
@@ -24,6 +23,7 @@ from neuronx.methods.milan.features import encode
 from neuronx.methods.milan.writing import Notes, Subject, Told, written
 from neuronx.recording.exemplars import Exemplars, find_exemplars
 from neuronx.recording.whole import whole_images
+from neuronx.store.cache import digest
 from neuronx.targets.identity import module_digest
 from neuronx.types import Explanation, Plain, TrainerFactory
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neuronx.cache import data_root
-from neuronx.download import fetch
 from neuronx.errors import UserError, unknown
 from neuronx.methods.milan.captioner import Captioner
 from neuronx.methods.milan.container import read_container
 from neuronx.methods.milan.decoder import Decoder
 from neuronx.methods.milan.language_model import LanguageModel
 from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.store.cache import data_root
+from neuronx.store.download import fetch
 
 KEYS = ("base", "cls", "gen", "imagenet", "places365", "alexnet", "resnet152", "biggan")
 """What the published captioners were trained on: groups of the MILANNOTATIONS."""

@@ -12,8 +12,8 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from neuronx.cache import Entry, entry
 from neuronx.recording.walk import predict
+from neuronx.store.cache import Entry, entry
 from neuronx.types import Plain, TrainerFactory
 
 VERSION = "1"

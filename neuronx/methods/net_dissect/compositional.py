@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neuronx.cache import Entry, entry
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError
-from neuronx.io import Cell
 from neuronx.methods.net_dissect.chains import as_published, formula
 from neuronx.methods.net_dissect.dissect import content_key
 from neuronx.methods.net_dissect.patterns import Gathering, Patterns
@@ -19,8 +17,9 @@ from neuronx.methods.net_dissect.scan import scan, thresholds
 from neuronx.methods.net_dissect.search import search
 from neuronx.methods.net_dissect.selection import segmentation_of
 from neuronx.methods.net_dissect.table import DIGITS
-from neuronx.trainer import is_first
-from neuronx.types import Explanation, TrainerFactory
+from neuronx.store.cache import Entry, entry
+from neuronx.store.processes import is_first
+from neuronx.types import Cell, Explanation, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from neuronx.cache import Entry, digest, entry
 from neuronx.data.segmentation import Segmentation
 from neuronx.methods.net_dissect.scan import scan, thresholds
 from neuronx.methods.net_dissect.selection import segmentation_of
 from neuronx.methods.net_dissect.tally import Tally, Tallying
-from neuronx.trainer import is_first
+from neuronx.store.cache import Entry, digest, entry
+from neuronx.store.processes import is_first
 from neuronx.types import Plain, TrainerFactory
 
 if TYPE_CHECKING:

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from neuronx.errors import UserError, unknown
-from neuronx.io import Cell
 from neuronx.methods.net_dissect.dissect import dissect
 from neuronx.methods.net_dissect.table import cells, dissected
 from neuronx.methods.net_dissect.tally import DENOMINATORS, Tally
-from neuronx.types import Explanation, TrainerFactory
+from neuronx.types import Cell, Explanation, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe

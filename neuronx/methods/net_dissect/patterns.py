@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neuronx.chance import mix
 from neuronx.data.segmentation import Regions
+from neuronx.targets.inputs.chance import mix
 
 if TYPE_CHECKING:
     from lightning import Trainer

@@ -7,10 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from neuronx.cache import digest
 from neuronx.data.probe import Probe
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import Unsuitable, unknown
+from neuronx.store.cache import digest
 
 
 def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Segmentation:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuronx.errors import UserError
-from neuronx.io import Cell, Row, read_csv
 from neuronx.methods.net_dissect.tally import Tally
+from neuronx.tables.csv import Row, read_csv
+from neuronx.types import Cell
 
 DIGITS = 9
 FIELDS = ("label", "truth", "activation", "intersect", "iou")

@@ -10,18 +10,18 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from neuronx.cache import Entry, entry
 from neuronx.data.probe import Batches, Probe
 from neuronx.errors import UserError, unknown
-from neuronx.latents import Inputs
 from neuronx.methods.pure.closed_form import Adjacent
 from neuronx.methods.pure.features import Features
 from neuronx.methods.pure.gradient import SEEDS, Gradient
 from neuronx.methods.pure.lrp import Lrp
-from neuronx.methods.pure.pairs import find_pairs, write_pairs
 from neuronx.methods.pure.stages import lower_layer
 from neuronx.recording.record import identity
 from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
+from neuronx.store.cache import Entry, entry
+from neuronx.store.pairs import find_pairs, write_pairs
+from neuronx.targets.inputs.latents import Inputs
 from neuronx.targets.segment import Segment
 from neuronx.targets.target import Target
 from neuronx.types import Plain, TrainerFactory

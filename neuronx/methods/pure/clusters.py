@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuronx.chance import uniforms
 from neuronx.errors import UserError
+from neuronx.targets.inputs.chance import uniforms
 
 CHUNK = 2**22
 """Largest number of inner products that are worked on at a time."""

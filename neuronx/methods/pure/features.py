@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from neuronx.cache import Entry
-from neuronx.recording.shards import on_disk
+from neuronx.store.cache import Entry
+from neuronx.store.shards import on_disk
 
 ROOM_GB = 8.0
 """Disk for the features of one layer on one set of images; what does not fit is made again when it is needed."""

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from neuronx.latents import Inputs
 from neuronx.methods.pure.shared_rows import sharing
+from neuronx.targets.inputs.latents import Inputs
 from neuronx.targets.replay import wrapped
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from neuronx.latents import Inputs
 from neuronx.methods.pure.gradient import Gradient, of_units
 from neuronx.methods.pure.rules import Rules, find_rules, need_zennit
+from neuronx.targets.inputs.latents import Inputs
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain
 

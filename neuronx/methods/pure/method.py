@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuronx.errors import UserError, unknown
-from neuronx.io import Cell, Table
 from neuronx.methods.pure.gates import KINDS, centres
 from neuronx.methods.pure.heat import check_heat
 from neuronx.methods.pure.patches import CROPS
@@ -16,7 +15,7 @@ from neuronx.methods.pure.pictured import split_samples
 from neuronx.methods.pure.references import Findings, find_parts, find_references
 from neuronx.methods.pure.split import Split
 from neuronx.recording.record import record
-from neuronx.types import Explanation, Method, PartSamples, TrainerFactory
+from neuronx.types import Cell, Explanation, Method, PartSamples, Table, TrainerFactory, as_found
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -134,7 +133,7 @@ class Pure:
                 for column, unit in enumerate(recorded.units)
                 if unit.index in wanted and (unit.part is not None or unit.index not in whole)
             ]
-        return self.describer.explain(replace(split, units=columns), probe, trainer)
+        return list(as_found(self.describer.explain(replace(split, units=columns), probe, trainer)).explanations)
 
     def split(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> "Target":
         """The network with the parts of its split units: `recording.record` gives them after the layer's own units."""

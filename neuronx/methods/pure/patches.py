@@ -14,10 +14,10 @@ from torchvision.ops import roi_align
 from neuronx.data.probe import Probe, Transform
 from neuronx.errors import unknown
 from neuronx.methods.pure.heat import heat_maps
-from neuronx.milannotations.gather import gather
-from neuronx.milannotations.pictures import view
-from neuronx.preprocess import Preprocess
+from neuronx.recording.gather import gather
 from neuronx.recording.maps import upsampled
+from neuronx.recording.pictures import view
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.types import TrainerFactory
 
 if TYPE_CHECKING:

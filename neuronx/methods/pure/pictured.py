@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from neuronx.methods.pure.patches import boxes, cropped, cut, find_masks, side_of
-from neuronx.milannotations.pictures import view
 from neuronx.recording.exemplars import find_exemplars
+from neuronx.recording.pictures import view
 from neuronx.recording.virtual import without_parts
 from neuronx.types import Explanation, PartSamples, TrainerFactory, Unit
 

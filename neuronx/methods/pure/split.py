@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from neuronx.cache import Entry, entry
 from neuronx.errors import UserError, unknown
 from neuronx.methods.pure import distilled
 from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.gates import KINDS, Centres, hard, reject, soft, squared_distances
 from neuronx.recording.record import identity, record
-from neuronx.recording.shards import on_disk
 from neuronx.recording.walk import on_first
+from neuronx.store.cache import Entry, entry
+from neuronx.store.shards import on_disk
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from torch import nn
 from neuronx.data.in_memory import probe_of
 from neuronx.errors import UserError
 from neuronx.methods.clip_dissect.method import ClipDissect
-from neuronx.preprocess import Preprocess
-from neuronx.simulation.correlation import Correlation
+from neuronx.scoring.correlation import Correlation
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Judgement, Unit
 

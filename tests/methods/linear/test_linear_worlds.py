@@ -13,7 +13,7 @@ from neuronx.methods.linear.moments import moments
 
 @pytest.mark.parametrize("low", [0.5, 1.0])
 def test_two_concepts_of_the_embedded_world_are_both_found(low):
-    from neuronx.data.shapes.probe import ShapesProbe
+    from neuronx.world.pictures.probe import ShapesProbe
 
     probe = ShapesProbe()
     names, truth = probe.truth

@@ -9,7 +9,8 @@ import torch
 from neuronx import milannotations
 from neuronx.methods.milan import features, writing
 from neuronx.methods.milan.encoder import load
-from neuronx.trainer import is_first, make
+from neuronx.recording.trainer import make
+from neuronx.store.processes import is_first
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

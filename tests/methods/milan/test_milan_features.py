@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from neuronx import milannotations
-from neuronx.cache import entry
 from neuronx.errors import UserError
 from neuronx.methods.milan import features as module
 from neuronx.methods.milan.encoder import Encoder, load
 from neuronx.methods.milan.features import BLOCK, Features, features_of
+from neuronx.store.cache import entry
 
 HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[2] / "milannotations"))
 from model_folders import make_model  # noqa: E402
 
 

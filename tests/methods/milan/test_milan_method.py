@@ -8,7 +8,6 @@ from test_milan_describer import captioner
 
 from neuronx.concepts.clip import Clip
 from neuronx.concepts.masked_clip import MaskedClip
-from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import Unsuitable, UserError
 from neuronx.methods.milan import encoder
 from neuronx.methods.milan.captioner import Captions
@@ -16,8 +15,9 @@ from neuronx.methods.milan.describer import Describer
 from neuronx.methods.milan.method import Milan, most_similar
 from neuronx.methods.milan.search import Beams
 from neuronx.recording.exemplars import find_exemplars
-from neuronx.simulation.compare import check_judge
-from neuronx.targets import shapes
+from neuronx.scoring.compare import check_judge
+from neuronx.world import targets as shapes
+from neuronx.world.pictures.probe import ShapesProbe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import oracles_milannotations as oracle

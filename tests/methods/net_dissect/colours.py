@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.methods.net_dissect.compositional import Compositional
 from neuronx.methods.net_dissect.method import NetDissect
-from neuronx.preprocess import Preprocess
+from neuronx.recording.trainer import make
+from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
-from neuronx.trainer import make
+from neuronx.world.pictures.probe import ShapesProbe
 
 
 class Colours(nn.Module):

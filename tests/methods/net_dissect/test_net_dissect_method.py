@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from neuronx.data.in_memory import InMemoryProbe
-from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import UserError
-from neuronx.explanations import read_explanations
-from neuronx.io import write_csv
 from neuronx.methods.net_dissect.compositional import Compositional
 from neuronx.methods.net_dissect.counting import count
 from neuronx.methods.net_dissect.method import NetDissect
 from neuronx.methods.net_dissect.patterns import Gathering
 from neuronx.methods.net_dissect.table import read_tally
 from neuronx.methods.net_dissect.tally import tally
+from neuronx.tables.csv import write_csv
+from neuronx.tables.explanations import read_explanations
+from neuronx.world.pictures.probe import ShapesProbe
 
 SCRIPT = Path(__file__).with_name("colours.py")
 

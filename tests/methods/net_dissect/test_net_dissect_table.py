@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from neuronx.errors import UserError
-from neuronx.explanations import read_explanations
-from neuronx.io import write_csv
 from neuronx.methods.net_dissect.table import cells, detectors, dissected, read_tally
+from neuronx.tables.csv import write_csv
+from neuronx.tables.explanations import read_explanations
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "netdissect_tally.json").read_text())
 COUNTS = {

@@ -10,7 +10,7 @@ import torch
 from circuit_cases import Pictures, small_target
 
 from neuronx.methods.pure.circuits import circuit_vectors
-from neuronx.trainer import make
+from neuronx.recording.trainer import make
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -11,16 +11,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "milan"))
 from test_milan_describer import captioner
 
 from neuronx.concepts.clip import Clip
-from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.methods.clip_dissect.method import ClipDissect
 from neuronx.methods.milan import encoder
 from neuronx.methods.milan.describer import Describer
 from neuronx.methods.milan.method import Milan
-from neuronx.milannotations.gather import gather
 from neuronx.recording.exemplars import find_exemplars
+from neuronx.recording.gather import gather
 from neuronx.recording.record import record
-from neuronx.targets import shapes
 from neuronx.types import Unit
+from neuronx.world import targets as shapes
+from neuronx.world.pictures.probe import ShapesProbe
 
 UNIT, FIRST = 5, 64
 

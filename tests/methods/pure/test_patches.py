@@ -7,8 +7,8 @@ from neuronx.errors import UserError
 from neuronx.methods.pure.heat import heat_maps
 from neuronx.methods.pure.patches import Patches, boxes, cropped, cut, find_boxes
 from neuronx.methods.pure.samples import Samples
-from neuronx.preprocess import Preprocess
 from neuronx.recording.exemplars import find_exemplars
+from neuronx.targets.inputs.preprocess import Preprocess
 
 
 def mask(size, top, left, bottom, right):

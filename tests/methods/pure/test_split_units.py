@@ -5,7 +5,6 @@ import torch
 from oracles_pure_splits import Meanings, network
 
 from neuronx.concepts.labels import LabelConcepts
-from neuronx.data.shapes.probe import ShapesProbe
 from neuronx.errors import UserError
 from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.pure.method import Pure
@@ -13,9 +12,10 @@ from neuronx.methods.pure.references import find_references
 from neuronx.methods.pure.relevant import find_relevant
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.record import record
-from neuronx.simulation.correlation import Correlation
-from neuronx.targets import shapes
+from neuronx.scoring.correlation import Correlation
 from neuronx.types import Unit
+from neuronx.world import targets as shapes
+from neuronx.world.pictures.probe import ShapesProbe
 
 
 class Namer:

@@ -1,0 +1,287 @@
+"""The two commands: compose the configuration, build what it names, run it. The only file that knows Hydra."""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from neuronx.command.grammar import TASKS, rewrite
+from neuronx.errors import UserError
+
+if TYPE_CHECKING:
+    from neuronx.data.probe import Probe
+    from neuronx.report.evaluation import Evaluation
+    from neuronx.targets.target import Target
+
+
+def evaluate(cfg: DictConfig) -> "Evaluation | str":
+    """Explains the units of every target with every method, scores the explanations and writes the run's files.
+
+    Returns what was found, or the text that `show=` or `experiment=` asked for.
+    """
+    from neuronx.command import pipeline
+
+    if cfg.get("experiment"):
+        return experiment(cfg)
+    seed(cfg.seed)
+    if cfg.show is not None:
+        networks = targets(cfg) if cfg.show in ("layers", "units", "importance") else {}
+        text = pipeline.show(cfg.show, lambda: probe(cfg), networks, words(cfg), build(cfg.trainer))
+        print(text)
+        return text
+    folder = run_folder(cfg)
+    sims = build(cfg.get("sim") or {})
+    given = pipeline.read_given(plain(cfg.explanations), layers(cfg), list(cfg.target))
+    facts: dict[str, Any] = {"seed": cfg.seed}
+    if set(sims) == {"stored"}:
+        evaluation = pipeline.stored(given, sims["stored"])
+    else:
+        images, networks, trainer = probe(cfg), targets(cfg), build(cfg.trainer)
+        evaluation = pipeline.evaluate(
+            targets=networks,
+            probe=images,
+            methods=methods(cfg),
+            given=given,
+            sims=sims,
+            judges=judges(cfg) if sims else [],
+            words=words(cfg),
+            trainer=trainer,
+            seed=cfg.seed,
+            optional=not typed("explain"),
+        )
+        if cfg.exemplars is not None:
+            wanted = plain(cfg.exemplars)
+            pipeline.draw_exemplars(networks, images, wanted, trainer, folder, evaluation.explanations)
+        networks_by_digest = {name: target.digest for name, target in networks.items()}
+        facts |= {"fingerprints": {images.name: images.fingerprint, **networks_by_digest}}
+    pipeline.finish(evaluation, folder, config_text(cfg), list(build(cfg.get("logger") or {}).values()), **facts)
+    return evaluation
+
+
+def experiment(cfg: DictConfig) -> str:
+    """Runs the experiment that was chosen, on the networks, images and methods of the run; returns what it printed."""
+    from neuronx.experiments.command import run
+    from neuronx.experiments.given import Given
+
+    refused = [key for key in ("show", "explanations", "exemplars") if cfg.get(key) is not None]
+    refused += ["sim"] if typed("sim") else []
+    if refused:
+        raise UserError(f"`experiment=` and `{refused[0]}=` do not go together: leave one of them out.")
+    seed(cfg.seed)
+    given = Given(build(cfg.trainer), run_folder(cfg), targets(cfg), probe(cfg), methods(cfg))
+    loggers = list(build(cfg.get("logger") or {}).values())
+    return run(build(cfg.experiment), given, config_text(cfg), loggers, seed=cfg.seed)
+
+
+def train(cfg: DictConfig) -> Path:
+    """Trains the one task that was chosen and returns the folder of its result."""
+    from neuronx.callbacks.caption_samples import CaptionSamples
+    from neuronx.callbacks.exemplar_grid import ExemplarGrid
+    from neuronx.callbacks.explanation_table import ExplanationTable
+    from neuronx.callbacks.run_record import RunRecord
+    from neuronx.command import learning
+
+    task = chosen_task(cfg)
+    seed(cfg.seed)
+    folder = run_folder(cfg)
+    chosen = build(cfg.get("logger") or {}).values()
+    images = any(getattr(one, "images", False) for one in chosen)
+    shown = [ExplanationTable(), CaptionSamples(images), ExemplarGrid(folder, images)]
+    callbacks = [RunRecord(folder, config_text(cfg), seed=cfg.seed), *shown]
+    loggers = [one.lightning(folder) for one in chosen]
+    trainer = partial(build(cfg.trainer), callbacks=callbacks, logger=loggers or False)
+    if task == "le":
+        if cfg.ckpt_path or cfg.ship:
+            raise UserError("`ckpt_path` and `ship` mean nothing for le=: it is one pass over recorded activations.")
+        name = f"le_{HydraConfig.get().runtime.choices['le']}" if HydraConfig.initialized() else "le"
+        return learning.fit_linear(name, build(cfg.le), targets(cfg), probe(cfg), trainer, folder)
+    return learning.train_part(build(cfg[task]), trainer, folder, cfg.ckpt_path, cfg.ship)
+
+
+def build(node: Any) -> Any:
+    """Instantiates a part of the configuration; plain containers only, so that no ListConfig reaches a model."""
+    return hydra.utils.instantiate(node, _convert_="all") if node is not None else None
+
+
+def plain(node: Any) -> Any:
+    """A part of the configuration as plain lists, dicts, numbers and strings."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def probe(cfg: DictConfig) -> "Probe":
+    """The images of the run, checked to be enough."""
+    made = build(cfg.data)
+    made.check()
+    return made
+
+
+def targets(cfg: DictConfig) -> "dict[str, Target]":
+    """The networks of the run by name, with the layers, pooling and units that were asked for."""
+    chosen = {}
+    for node in (cfg.get("target") or {}).values():
+        target = build(node).select(layers=layers(cfg), pool=cfg.pool, units=units(cfg), seed=cfg.seed)
+        if target.name in chosen:
+            raise UserError(f"Two targets are called {target.name}; tell them apart with target.<choice>.name=...")
+        chosen[target.name] = target
+    return chosen
+
+
+def methods(cfg: DictConfig) -> dict[str, Any]:
+    """The methods of the run by name; none when files are scored, unless `explain=` was typed too.
+
+    A recipe sets options of methods that a later `explain=` may have dropped; those have no `_target_`. A method may
+    know a better name for itself, as pure-le_clip.
+    """
+    if cfg.explanations is not None and not typed("explain"):
+        return {}
+    made = {name: build(node) for name, node in (cfg.get("explain") or {}).items() if "_target_" in node}
+    return {getattr(how, "name", name): how for name, how in made.items()}
+
+
+def layers(cfg: DictConfig) -> list[str] | None:
+    """The layers typed by the user, or None for each target's own."""
+    if cfg.layers is None:
+        return None
+    return [cfg.layers] if isinstance(cfg.layers, str) else [str(layer) for layer in cfg.layers]
+
+
+def units(cfg: DictConfig) -> "str | list[int] | None":
+    """The units typed by the user: a list, a range or `random:n`."""
+    if cfg.units is None or isinstance(cfg.units, str):
+        return cfg.units
+    return [cfg.units] if isinstance(cfg.units, int) else list(cfg.units)
+
+
+def words(cfg: DictConfig) -> Any:
+    """The word list of the run; it reads nothing until asked."""
+    return build(cfg.concepts)
+
+
+def judges(cfg: DictConfig) -> list[Any]:
+    """The judges of the run, several where `judge=[a,b]` was typed."""
+    names = cfg.get("judges")
+    if not names:
+        return [build(cfg.judge)]
+    rest = [item for item in HydraConfig.get().overrides.task if not re.match(r"(\+\+)?judges?=", item)]
+    composed = (hydra.compose("evaluate", overrides=[*rest, f"judge={name}"]) for name in names)
+    return [build(one.judge) for one in composed]
+
+
+def chosen_task(cfg: DictConfig) -> str:
+    """The one task of train.py. Raises UserError for none or several."""
+    chosen = [task for task in TASKS if cfg.get(task)]
+    if len(chosen) != 1:
+        what = "No task was chosen" if not chosen else f"Several tasks were chosen ({', '.join(chosen)})"
+        raise UserError(f"{what}; choose exactly one of {', '.join(TASKS)}, as in: python train.py le=label")
+    return chosen[0]
+
+
+def typed(key: str) -> bool:
+    """Whether the user typed `key=...` on the command line."""
+    return HydraConfig.initialized() and any(item.startswith(f"{key}=") for item in HydraConfig.get().overrides.task)
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """The run's own folder: Hydra's, or `results/python` when called as a function without Hydra."""
+    folder = Path(HydraConfig.get().runtime.output_dir) if HydraConfig.initialized() else Path("results/python")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def config_text(cfg: DictConfig) -> str:
+    """The composed configuration as YAML: the record of the run."""
+    return OmegaConf.to_yaml(cfg)
+
+
+def seed(value: int) -> None:
+    """Seeds every random number generator."""
+    from lightning import seed_everything
+
+    seed_everything(value, workers=True, verbose=False)
+
+
+def explain_mistake(error: Exception) -> str | None:
+    """One line for a user's mistake; None when it is a fault of ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__
+    text = " ".join(str(error).split()).removesuffix("Set the environment variable HYDRA_FULL_ERROR=1")
+    if isinstance(error, InstantiationException):
+        known = isinstance(error.__cause__, (ImportError, TypeError)) or "Error locating target" in text
+        return text if known else None
+    if "mismatched input" in text or "no viable alternative" in text or "extraneous input" in text:
+        text += " Quote names with brackets, commas or equals signs for the parser, as in 'layers=\"mlp[1]\"'."
+    return text
+
+
+def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
+    """Runs one command as a program: a mistake is one line and exit code 2, a termination signal ends it at once."""
+    # Hydra's own handler hides where an error came from; ours prints one line for mistakes and keeps a bug's traceback.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    reuse_memory()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    # A relative config path is looked up beside this module: in the checkout and in the wheel alike.
+    @hydra.main(version_base="1.3", config_path="../configs", config_name=name)
+    def task(cfg: DictConfig) -> None:
+        # Handled inside, since Hydra prints a line of its own about whatever leaves a job.
+        with mistakes_end_in_one_line():
+            try:
+                run(cfg)
+            finally:
+                # A run that wrote nothing, such as show= or a mistake, leaves no folder behind.
+                with suppress(OSError):
+                    Path(HydraConfig.get().runtime.output_dir).rmdir()
+
+    with mistakes_end_in_one_line():
+        sys.argv[1:] = [out for argument in sys.argv[1:] for out in rewrite(argument)]
+        task()
+
+
+def reuse_memory() -> None:
+    """Keeps freed memory for the next batch instead of giving it back to the kernel, where the C library is glibc.
+
+    The kernel would zero the pages again and again: on a CPU, a seventh of the time of training a small network.
+    """
+    with suppress(OSError, AttributeError):
+        for setting in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            ctypes.CDLL("libc.so.6").mallopt(setting, 2**30)
+
+
+@contextmanager
+def mistakes_end_in_one_line() -> Iterator[None]:
+    """Turns a user's mistake, found by us or by Hydra, into one line on standard error and exit code 2."""
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        line = explain_mistake(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # whoever reads our output has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def train_main() -> None:
+    """`python train.py`, or `neuronx-train` once installed."""
+    _command("train", train)
+
+
+def evaluate_main() -> None:
+    """`python evaluate.py`, or `neuronx-evaluate` once installed."""
+    _command("evaluate", evaluate)

@@ -1,0 +1,305 @@
+"""The main job: explain the units of networks, score the explanations, write what was found."""
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from neuronx.errors import Unsuitable, UserError, unknown
+from neuronx.store.processes import is_first
+from neuronx.tables.explanations import ExplanationFile, by_method, read_files
+from neuronx.types import (
+    Checks,
+    Explanation,
+    Judge,
+    Method,
+    PartSamples,
+    Plain,
+    Score,
+    Scores,
+    Table,
+    TrainerFactory,
+    as_found,
+)
+
+if TYPE_CHECKING:
+    from neuronx.data.probe import Probe
+    from neuronx.report.activity import Activity
+    from neuronx.report.evaluation import Evaluation
+    from neuronx.scoring.stored import Stored
+    from neuronx.targets.target import Target
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HasTables(Protocol):
+    """A method or score that has more to say than its explanations or numbers."""
+
+    def tables(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Mapping[str, Table]:
+        """Columns and rows by file name."""
+        ...
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A method that explains parts of units."""
+
+    def split(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> "Target":
+        """The network with the parts, which are recorded beside its units."""
+        ...
+
+    def samples(
+        self, target: "Target", probe: "Probe", trainer: TrainerFactory, explained: Sequence[Explanation]
+    ) -> Sequence[PartSamples]:
+        """What is in some of the parts, to be shown."""
+        ...
+
+
+def evaluate(
+    targets: "Mapping[str, Target]",
+    probe: "Probe",
+    methods: Mapping[str, Method],
+    given: Sequence[ExplanationFile],
+    sims: Mapping[str, Any],
+    judges: Sequence[Judge],
+    words: Any,
+    trainer: TrainerFactory,
+    seed: int,
+    optional: bool = False,
+) -> "Evaluation":
+    """Explains every target with every method, adds the explanations given, and scores all of them on the test images.
+
+    Args:
+        targets: Networks by name, each with the layers and units asked for.
+        probe: The images; methods see train and val, scores see test.
+        methods: By name.
+        given: Explanations read from files.
+        sims: Ways to score, by name; empty explains only.
+        judges: Who decides which concepts an image shows.
+        words: The word list that random explanations and the ceiling draw from.
+        trainer: Makes trainers.
+        seed: Of the bootstrap intervals.
+        optional: Leave out, with a warning, methods that these images or networks do not suit, if others are left.
+
+    Raises:
+        UserError: When a judge cannot judge these pictures or methods, or files are not about the targets' layers.
+    """
+    from neuronx.data.latents import images_of
+    from neuronx.recording.record import record
+    from neuronx.report.activity import activity
+    from neuronx.report.evaluation import Evaluation
+    from neuronx.scoring.compare import agreement, check_judge, compare
+
+    seen = {name: images_of(target, probe) for name, target in targets.items()}
+    for judge, images in itertools.product(judges, seen.values()):
+        check_judge(judge, images, list(methods.values()))
+    explanations: dict[tuple[str, str], list[Explanation]] = {}
+    scores: list[Score] = []
+    dead: list[Activity] = []
+    tables: dict[str, Table] = {}
+    samples: list[PartSamples] = []
+    for name, target in targets.items():
+        images = seen[name]
+        explained: dict[str, list[Explanation]] = {}
+        scored = target
+        for method, how in methods.items():
+            log.info("%s: explaining %s by %s", name, ", ".join(target.layers), method)
+            try:
+                if optional and isinstance(how, Checks):
+                    how.check(images)
+                found = as_found(how.explain(target, images, trainer))
+                explained[method] = of_units(found.explanations, target)
+            except Unsuitable as reason:
+                if not optional or (method == list(methods)[-1] and not explained):
+                    raise
+                log.warning("%s is left out for %s. %s", method, name, reason)
+                continue
+            scored = found.target or scored
+            samples += found.samples
+            tables = joined(tables, found.tables)
+            if isinstance(how, Splits):
+                scored = how.split(target, images, trainer)
+                samples += how.samples(target, images, trainer, explained[method])
+            if isinstance(how, HasTables):
+                tables |= how.tables(target, images, trainer)
+        explained |= of_target(given, name, target, list(targets))
+        explanations |= {(name, method): found for method, found in explained.items()}
+        for sim_name, sim in sims.items():
+            for judge in judges:
+                log.info("%s: scoring by %s, judge %s", name, sim_name, judge.name)
+                # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
+                listed = words.of(images) if judge.vocabulary(images) is None else ()
+                result = sim.score(explained, scored, images, judge, trainer, listed)
+                if isinstance(result, Scores):
+                    scores += result.rows
+                    tables = joined(tables, result.tables)
+                    shown = {(one.target, one.unit) for one in samples}
+                    samples += [one for one in result.samples if (one.target, one.unit) not in shown]
+                else:
+                    scores += result
+            if isinstance(sim, HasTables):
+                tables |= sim.tables(target, images, trainer)
+            if hasattr(sim, "samples") and name not in {one.target for one in samples}:
+                samples += sim.samples(target)
+        if methods or sims:
+            dead += [activity(name, one) for one in record(target, images, trainer).values()]
+    return Evaluation(
+        explanations=explanations,
+        scores=scores,
+        comparisons=compare(scores, seed=seed),
+        agreement=agreement(scores) if len(judges) > 1 else [],
+        activity=dead,
+        tables=tables,
+        samples=samples,
+    )
+
+
+def joined(tables: Mapping[str, Table], more: Mapping[str, Table]) -> dict[str, Table]:
+    """Both, the rows of tables of one name after each other: each network adds its own."""
+    merged = dict(tables)
+    for name, (columns, rows) in more.items():
+        merged[name] = (columns, [*(merged[name][1] if name in merged else ()), *rows])
+    return merged
+
+
+def draw_exemplars(
+    targets: "Mapping[str, Target]",
+    probe: "Probe",
+    wanted: int | Mapping[str, Any],
+    trainer: TrainerFactory,
+    folder: Path,
+    explanations: Mapping[tuple[str, str], Sequence[Explanation]],
+) -> None:
+    """Finds the images where each unit fires most, and writes them as annotations and as pictures.
+
+    Args:
+        targets: Networks by name.
+        probe: The images.
+        wanted: How many for each unit; or {k, quantile, images}, where images is `methods` (train and val) or `all`.
+        trainer: Makes trainers.
+        folder: Of the run.
+        explanations: Shown beside the pictures.
+    """
+    from neuronx.data.latents import images_of
+    from neuronx.recording.exemplars import observe
+    from neuronx.report.exemplar_grids import in_words, show_exemplars
+
+    options = {"k": wanted} if isinstance(wanted, int) else dict(wanted)
+    which = options.pop("images", "methods")
+    if which not in ("methods", "all"):
+        raise unknown("choice of exemplars.images", str(which), ("methods", "all"))
+    for name in options:
+        if name not in ("k", "quantile"):
+            raise unknown("option of exemplars", name, ("k", "quantile", "images"))
+    for name, target in targets.items():
+        log.info("%s: looking for the images where the units of %s fire most", name, ", ".join(target.layers))
+        images = images_of(target, probe)
+        rows = images.split("train", "val", "test") if which == "all" else images.split("train", "val")
+        _, found = observe(target, images, trainer, rows=rows, **options)
+        said = in_words({method: told for (network, method), told in explanations.items() if network == name})
+        show_exemplars(found, target, images, trainer, folder, said, rows)
+
+
+def stored(given: Sequence[ExplanationFile], sim: "Stored") -> "Evaluation":
+    """The scores that the files given bring along; needs neither images nor networks."""
+    from neuronx.report.evaluation import Evaluation
+
+    if not given:
+        raise UserError("sim=stored needs files with stored scores: explanations=FILE or explanations=FOLDER.")
+    return Evaluation(explanations={}, scores=sim.score(given))
+
+
+def read_given(
+    explanations: Any, layers: Sequence[str] | None = None, targets: Sequence[str] = ()
+) -> list[ExplanationFile]:
+    """Reads what `explanations=` names; nothing for None."""
+    return [] if explanations is None else read_files(explanations, layers, targets)
+
+
+def of_units(explanations: Sequence[Explanation], target: "Target") -> list[Explanation]:
+    """Those of the units asked for."""
+    wanted = target.units
+    return [one for one in explanations if wanted is None or one.unit.index in wanted[one.unit.layer]]
+
+
+def of_target(
+    given: Sequence[ExplanationFile], name: str, target: "Target", names: Sequence[str]
+) -> dict[str, list[Explanation]]:
+    """By method, the explanations in files that are about a target: those named after it; if none are, all the others.
+
+    Files named after another network of the run are never taken.
+
+    Raises:
+        UserError: When there are such files, and none is about a layer and units that are asked for.
+    """
+    mine = [file for file in given if file.target == name] or [file for file in given if file.target not in names]
+    found = {}
+    for method, read in by_method(mine).items():
+        renamed = [replace(one, unit=replace(one.unit, layer=target.canonical(one.unit.layer))) for one in read]
+        found[method] = of_units([one for one in renamed if one.unit.layer in target.layers], target)
+    if mine and not any(found.values()):
+        layers = sorted({layer for file in mine for layer in file.layers})
+        raise UserError(
+            f"The explanations are of {', '.join(layers[:5])}; the run is about {', '.join(target.layers)} of {name}. "
+            "Say which layer and network with layers=... and target=..."
+        )
+    return found
+
+
+def show(
+    what: str,
+    probe: "Callable[[], Probe]",
+    targets: "Mapping[str, Target]",
+    words: Any,
+    trainer: TrainerFactory,
+) -> str:
+    """A table of what the run is about: layers, units, concepts, data, importance; opens pictures only if needed."""
+    from neuronx.report import inventory
+
+    tables = {
+        "layers": lambda: inventory.layers(targets),
+        "units": lambda: inventory.units(targets),
+        "concepts": lambda: inventory.concepts(words, probe()),
+        "data": lambda: inventory.data(probe()),
+        "importance": lambda: _importance(targets, probe(), trainer),
+    }
+    if what not in tables:
+        raise unknown("thing to show", what, tables)
+    return tables[what]()
+
+
+def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: TrainerFactory) -> str:
+    from neuronx.data.latents import images_of
+    from neuronx.report.importance import importance_table
+    from neuronx.scoring.ablation.importance import Importance, importance
+
+    found: list[Importance] = []
+    for target in targets.values():
+        images = images_of(target, probe)
+        found += importance(target, images, trainer, rows=images.split("test")).values()
+    return importance_table(found)
+
+
+def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[Any], **facts: Plain) -> None:
+    """Writes the record of the run, hands the evaluation to the loggers and prints it; on the first process only."""
+    from neuronx.report.evaluation import write
+    from neuronx.report.figures import histograms, write_figure
+    from neuronx.report.part_pictures import write_part_pictures
+    from neuronx.report.record import now, write_record
+    from neuronx.report.score_fit import write_score_fit
+    from neuronx.report.tables import show as show_evaluation
+
+    if not is_first():
+        return
+    write(evaluation, folder)
+    write_part_pictures(evaluation.samples, folder)
+    if evaluation.scores:
+        write_figure(histograms(evaluation.scores), folder / "scores.html")
+        write_score_fit(evaluation.scores, folder)
+    write_record(folder, config, finished=now(), **facts)
+    for logger in loggers:
+        logger.log(evaluation, folder)
+    show_evaluation(evaluation, folder)

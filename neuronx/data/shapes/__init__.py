@@ -1,1 +1,0 @@
-"""The embedded world: generated pictures whose every concept is known."""

@@ -1,0 +1,1 @@
+"""How MILAN's captioner is trained."""

@@ -1,0 +1,1 @@
+"""`sim=purity`: how far clusters of a unit's references lie apart."""

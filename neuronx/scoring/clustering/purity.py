@@ -1,0 +1,235 @@
+"""`sim=purity`: do the references of a unit fall into parts that look different? The published evaluation of PURE.
+
+Nothing is simulated, and no explanation is looked at: clusters of a unit's references are compared by how far apart
+their pictures are in the space of a network that had no part in making them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from neuronx.concepts.clip import Clip
+from neuronx.concepts.mean_tokens import mean_tokens
+from neuronx.errors import UserError
+from neuronx.metrics.purity import Alignment, alignment, nearest, pair_distances, separation, shuffled
+from neuronx.recording.record import record
+from neuronx.scoring.clustering.purity_tables import Measured, Studied, alignment_table, purity_table, score_rows
+from neuronx.scoring.floors import CEILING
+from neuronx.targets.target import Target
+from neuronx.types import Explanation, Judge, PartSamples, Score, Table, TrainerFactory
+
+if TYPE_CHECKING:
+    from neuronx.data.probe import Probe
+
+MEANS = ("intra", "inter", "overall", "random_intra", "random_inter")
+UNITS = 64
+"""Units at a time."""
+Vectors = tuple[Tensor, Tensor]
+"""A table (n, D), and which of its rows (U, m) the references have."""
+
+
+class References(Protocol):
+    """Who finds and clusters references: `neuronx.methods.pure.samples.Samples`."""
+
+    @property
+    def references(self) -> int:
+        """How many of each unit, m."""
+        ...
+
+    @property
+    def crop(self) -> str:
+        """How their pictures are cropped."""
+        ...
+
+    def sample(self, target: Target, probe: "Probe", trainer: TrainerFactory, layer: str) -> Any:
+        """Units (U,), rows, counted and at (U, m), patches and vectors, as `Sample` says."""
+        ...
+
+    def cluster(self, vectors: Tensor, counted: Tensor, k: int) -> Tensor:
+        """Labels (U, m) of vectors (U, m, D)."""
+        ...
+
+    def show(
+        self, target: Target, probe: "Probe", trainer: TrainerFactory, layer: str, sample: Any, which: Tensor, k: int
+    ) -> Sequence[PartSamples]:
+        """The references of some of a sample's units, by clusters of their circuits."""
+        ...
+
+
+@dataclass(frozen=True)
+class Purity:
+    """Distances of reference patches inside and between clusters, by circuits and by what they are compared with.
+
+    Clusters are made by PURE's circuit vectors, by the activations of the same layer, and by the embeddings of the CLIP
+    that explains; a floor has the same clusters with their labels shuffled, the ceiling those that are made in the very
+    space in which distances are measured. The score of a unit is the mean over k of its gap, the mean distance between
+    clusters less that inside: `purity` on the references that were clustered, as published, and `purity_held_out` on
+    every other one, clusters being made of the rest, and each reference going to the nearest centroid.
+
+    A unit that fires on fewer references than twice the largest k is inactive.
+
+    Attributes:
+        references: Finds and clusters them.
+        embeddings: The CLIP whose embeddings are clustered, or any network; None for none.
+        space: Where distances are measured: a CLIP or any network, such as a DINOv2; the judge by default.
+        tokens: Embeddings are the mean over a tower's last tokens, as published, rather than projected and normalised.
+        ks: Numbers of clusters.
+        draws: Shuffles of each labelling, averaged.
+        shown: Units of a layer whose references are pictured, those of the largest gap for the smallest k.
+        seed: Of shuffles and intervals.
+    """
+
+    references: References
+    embeddings: "Clip | Target | None" = None
+    space: "Clip | Target | None" = None
+    tokens: bool = False
+    ks: Sequence[int] = (2, 3, 4, 5)
+    draws: int = 10
+    shown: int = 5
+    seed: int = 0
+    studied: dict[tuple[str, str, str], Studied] = field(default_factory=dict, compare=False, repr=False)
+    pictures: dict[tuple[str, str], Sequence[PartSamples]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 2 or self.draws < 1:
+            raise UserError("sim.purity.ks needs numbers of clusters from 2 on, and draws at least 1.")
+        if self.references.references < 2 * max(self.ks):
+            raise UserError(
+                f"{self.references.references} references are too few for {max(self.ks)} clusters: "
+                f"at least {2 * max(self.ks)} are needed."
+            )
+
+    def score(
+        self,
+        explained: Mapping[str, Sequence[Explanation]],
+        target: Target,
+        probe: "Probe",
+        judge: Judge,
+        trainer: TrainerFactory,
+        words: Sequence[str] = (),
+    ) -> list[Score]:
+        """Scores the units asked for; explanations and words play no part.
+
+        Raises:
+            UserError: A judge that embeds no pictures, or that is the CLIP whose embeddings are clustered; too few
+                train images; layers without a lower one.
+        """
+        space = self._space(judge)
+        found: list[Score] = []
+        for layer, pool in target.layers.items():
+            sample = self.references.sample(target, probe, trainer, layer)
+            measured_in = self._embed(space, sample.patches, trainer)
+            vectors: dict[str, Vectors] = dict(sample.vectors)
+            if self.embeddings is not None:
+                vectors["embeddings"] = self._embed(self.embeddings, sample.patches, trainer), sample.at
+            vectors[CEILING] = measured_in, sample.at
+            live = sample.counted.sum(1) >= 2 * max(self.ks)
+            one = Studied(
+                target=target.name,
+                layer=target.canonical(layer),
+                pool=pool,
+                units=tuple(sample.units.tolist()),
+                counted=sample.counted.sum(1),
+                live=live,
+                space=space.name,
+                crop=self.references.crop,
+                images=f"{probe.name}/train:{len(probe.splits['train'])}",
+                measured=self._measure(vectors, sample.counted, live),
+                aligned=self._align(vectors, sample.counted, live),
+            )
+            self.studied[one.target, one.layer, one.space] = one
+            found += score_rows(one, self.ks)
+            if (one.target, one.layer) not in self.pictures and self.shown:
+                made = self.references.show(target, probe, trainer, layer, sample, self._purest(one), min(self.ks))
+                self.pictures[one.target, one.layer] = made
+        return found
+
+    def tables(self, target: Target, probe: "Probe", trainer: TrainerFactory) -> dict[str, Table]:
+        """`purity.csv` and `alignment.csv`, of all that was scored so far."""
+        return {
+            "purity.csv": purity_table(list(self.studied.values()), self.seed),
+            "alignment.csv": alignment_table(list(self.studied.values()), self.seed),
+        }
+
+    def samples(self, target: Target) -> list[PartSamples]:
+        """References of the units of a network that split best by circuits."""
+        return [one for (name, _), ones in self.pictures.items() if name == target.name for one in ones]
+
+    def _purest(self, one: Studied) -> Tensor:
+        """Which units are pictured: places among those asked for."""
+        live = one.live.nonzero().squeeze(1)
+        gaps = [m.gap for m in one.measured if (m.way, m.k, m.held) == ("pure", min(self.ks), False)]
+        return live[gaps[0].argsort(descending=True, stable=True)[: self.shown]] if gaps else live
+
+    def _space(self, judge: Judge) -> "Clip | Target":
+        space = judge if self.space is None else self.space
+        if not isinstance(space, Clip | Target):
+            raise UserError(
+                f"sim=purity measures distances between pictures, and judge={judge.name} embeds none: take a CLIP as "
+                "judge=, or name a network as sim.purity.space."
+            )
+        mine = self.embeddings
+        if mine is not None and _identity(mine) == _identity(space):
+            raise UserError(
+                f"sim=purity clusters by {mine.name} and measures distances in the same space: take another judge=, "
+                "or sim.purity.embeddings=null."
+            )
+        return space
+
+    def _embed(self, by: "Clip | Target", patches: "Probe", trainer: TrainerFactory) -> Tensor:
+        """(n, D) float32."""
+        if isinstance(by, Target):
+            return record(by, patches, trainer)[next(iter(by.layers))].values
+        return mean_tokens(by, patches, trainer) if self.tokens else by.embed_images(patches, trainer)
+
+    def _measure(self, vectors: Mapping[str, Vectors], counted: Tensor, live: Tensor) -> list[Measured]:
+        """What was measured of the live units: by each kind of vectors, each k, all references and held out."""
+        table, at = vectors[CEILING]
+        found: dict[tuple[str, int, bool], list[Measured]] = {}
+        for some in live.nonzero().squeeze(1).split(UNITS):
+            own = counted[some]
+            far = pair_distances(table[at[some]])
+            # Every other reference, counted by rank, so that both halves fire alike.
+            fits = own & (own.cumsum(1) % 2 == 1)
+            for way, (values, where) in vectors.items():
+                points = values[where[some]]
+                for k in self.ks:
+                    labels = self.references.cluster(points, own, k)
+                    there = nearest(points, self.references.cluster(points, fits, k), own & ~fits)
+                    for held, ours in ((False, labels), (True, there)):
+                        one = self._one(way, k, held, far, ours, int(some[0]))
+                        found.setdefault((way, k, held), []).append(one)
+        return [_joined(ones) for ones in found.values()]
+
+    def _one(self, way: str, k: int, held: bool, far: Tensor, labels: Tensor, first: int) -> Measured:
+        seeds = (self.seed + 10_000 * first + 1000 * k + draw for draw in range(self.draws))
+        drawn = [separation(far, shuffled(labels, seed)) for seed in seeds]
+        return Measured(way, k, held, *_parts(separation(far, labels)), *_mean(drawn))
+
+    def _align(self, vectors: Mapping[str, Vectors], counted: Tensor, live: Tensor) -> dict[str, Alignment]:
+        """How distances of each kind of vectors follow those in the space."""
+        some = live.nonzero().squeeze(1)
+        far = {way: pair_distances(values[where[some]]) for way, (values, where) in vectors.items()}
+        return {way: alignment(far[way], far[CEILING], counted[some], seed=self.seed) for way in far if way != CEILING}
+
+
+def _identity(one: "Clip | Target") -> str:
+    return one.encoder.identity if isinstance(one, Clip) else one.digest
+
+
+def _parts(one: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return one.intra, one.inter, one.overall
+
+
+def _mean(drawn: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Intra and inter of several shuffles."""
+    return torch.stack([one.intra for one in drawn]).mean(0), torch.stack([one.inter for one in drawn]).mean(0)
+
+
+def _joined(ones: Sequence[Measured]) -> Measured:
+    """The same of several groups of units."""
+    means = (torch.cat([getattr(one, name) for one in ones]) for name in MEANS)
+    return Measured(ones[0].way, ones[0].k, ones[0].held, *means)

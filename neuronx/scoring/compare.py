@@ -1,0 +1,142 @@
+"""Fair comparisons: of methods on the same units, of judges with each other, of a judge with what it judges."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from neuronx.errors import UserError
+from neuronx.metrics.bootstrap import interval, mean_and_sem, spearman
+from neuronx.scoring.floors import SHUFFLED, is_method
+from neuronx.types import Comparison, Judge, Score, Unit
+
+if TYPE_CHECKING:
+    from neuronx.concepts.clip import Clip
+    from neuronx.data.probe import Probe
+
+Board = dict[str, dict[Unit, float]]
+"""Method -> unit -> score, of the units that could be scored."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two judges put things in the same order.
+
+    Attributes:
+        target: Name of the network.
+        layer: The layer.
+        score: As in `Score`.
+        method: Whose units are ranked; "" when methods are ranked by their mean.
+        judges: Names of the two.
+        rho: Spearman's rank correlation; NaN with fewer than two units or methods.
+        n: How many units or methods were ranked.
+    """
+
+    target: str
+    layer: str
+    score: str
+    method: str
+    judges: tuple[str, str]
+    rho: float
+    n: int
+
+    def __str__(self) -> str:
+        what = f"{self.n} units of {self.method}" if self.method else f"{self.n} methods"
+        return (
+            f"{self.judges[0]} and {self.judges[1]} rank {what} with correlation {self.rho:.2f} "
+            f"({self.score}, {self.target} {self.layer})"
+        )
+
+
+def compare(scores: Sequence[Score], seed: int = 0) -> list[Comparison]:
+    """Compares methods on the units scored for both: every pair of methods, and each method with its shuffled self.
+
+    The interval is the 95 % percentile bootstrap over units, paired. Where several judges scored, the first counts.
+
+    Args:
+        scores: Of any number of networks, layers and methods.
+        seed: Of the bootstrap.
+    """
+    first: dict[str, str] = {}
+    for one in scores:
+        first.setdefault(one.score, one.judge)
+    compared: list[Comparison] = []
+    for (target, layer, score, judge), board in _boards(scores).items():
+        if judge != first[score]:
+            continue
+        methods = [method for method in board if is_method(method)]
+        shuffled = [(method, SHUFFLED + method) for method in methods if SHUFFLED + method in board]
+        for a, b in [*itertools.combinations(methods, 2), *shuffled]:
+            both = sorted(board[a].keys() & board[b].keys())
+            if both:
+                diff, low, high = interval([board[a][unit] - board[b][unit] for unit in both], seed=seed)
+                compared.append(Comparison(target, layer, score, a, b, diff, low, high, len(both)))
+    return compared
+
+
+def agreement(scores: Sequence[Score]) -> list[Agreement]:
+    """Compares every two judges: on the units of each method, then on the order of the methods, layer by layer."""
+    boards = _boards(scores)
+    found: list[Agreement] = []
+    for target, layer, score in dict.fromkeys(key[:3] for key in boards):
+        judges = [key[3] for key in boards if key[:3] == (target, layer, score)]
+        for pair in itertools.combinations(judges, 2):
+            one, other = (boards[target, layer, score, judge] for judge in pair)
+            methods = [method for method in one if is_method(method) and method in other]
+            means: list[tuple[float, float]] = []
+            for method in methods:
+                units = sorted(one[method].keys() & other[method].keys())
+                a, b = ([board[method][unit] for unit in units] for board in (one, other))
+                found.append(Agreement(target, layer, score, method, pair, spearman(a, b), len(units)))
+                if units:
+                    means.append((mean_and_sem(a)[0], mean_and_sem(b)[0]))
+            a, b = ([pair_of_means[k] for pair_of_means in means] for k in (0, 1))
+            found.append(Agreement(target, layer, score, "", pair, spearman(a, b), len(means)))
+    return found
+
+
+def check_judge(judge: Judge, probe: "Probe", methods: Iterable[Any] = ()) -> None:
+    """Makes sure that a judge may judge: its own kind of pictures, and no explanation that it has made itself.
+
+    Args:
+        judge: Who is to judge.
+        probe: The images.
+        methods: Whatever explains; their CLIPs are found in their attributes.
+
+    Raises:
+        UserError: A judge of another domain, or with the weights of a CLIP that explains.
+    """
+    if judge.domain not in ("", probe.domain):
+        raise UserError(
+            f"The judge {judge.name} knows {judge.domain} pictures, and those of `{probe.name}` are {probe.domain}: "
+            "take a judge of that domain, or judge=labels."
+        )
+    for mine in clips_of(judge):
+        for method in methods:
+            for other in clips_of(method):
+                if other == mine or other.encoder.identity == mine.encoder.identity:
+                    raise UserError(
+                        f"The judge {mine.name} has the same weights as {other.name}, which makes explanations for "
+                        f"{type(method).__name__}: take another judge= or clip=."
+                    )
+
+
+def clips_of(thing: Any, depth: int = 3) -> "list[Clip]":
+    """The CLIPs that an object is or has in its attributes, and in theirs, `depth` deep."""
+    from neuronx.concepts.clip import Clip
+
+    if isinstance(thing, Clip):
+        return [thing]
+    inner = vars(thing).values() if depth and hasattr(thing, "__dict__") and not isinstance(thing, type) else ()
+    return [clip for one in inner for clip in clips_of(one, depth - 1)]
+
+
+def _boards(scores: Sequence[Score]) -> dict[tuple[str, str, str, str], Board]:
+    """(target, layer, score, judge) -> what was scored there."""
+    boards: dict[tuple[str, str, str, str], Board] = {}
+    for one in scores:
+        board = boards.setdefault((one.target, one.unit.layer, one.score, one.judge), {})
+        units = board.setdefault(one.method, {})
+        if one.status == "ok":
+            units[one.unit] = one.value
+    return boards

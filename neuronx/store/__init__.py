@@ -1,0 +1,1 @@
+"""What was computed once is kept: blocks keyed by content, checked when read, resumable, shared by processes."""

@@ -1,0 +1,1 @@
+"""Explanations and scores as tables, in every schema."""

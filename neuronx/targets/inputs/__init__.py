@@ -1,0 +1,1 @@
+"""What goes into a network: pictures, transformed, or a generator's latents."""

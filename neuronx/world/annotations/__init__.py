@@ -1,0 +1,1 @@
+"""Units of the world's networks described by rules, in the layout of MILANNOTATIONS."""

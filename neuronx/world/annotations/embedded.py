@@ -1,0 +1,191 @@
+"""MILANNOTATIONS of the embedded world: small networks in the published layout, described from what is known.
+
+Every published model has a counterpart: an AlexNet, a ResNet and a generator in both versions of the world, and a
+Vision Transformer. Exemplars of classifiers are rendered pictures, whose regions are known; those of generators are
+their own pictures, of which only what trained networks see in them can be said, and nothing else is claimed.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronx.checkpoints import find
+from neuronx.data.latents import LatentProbe, latent_probe
+from neuronx.data.probe import Probe
+from neuronx.milannotations.layer import read_ids
+from neuronx.milannotations.write import layer_folder, write_all
+from neuronx.recording.exemplars import find_exemplars
+from neuronx.recording.walk import on_first
+from neuronx.store.cache import entry
+from neuronx.tables.csv import write_csv
+from neuronx.targets import generator
+from neuronx.targets.target import Target
+from neuronx.types import Cell, Plain, TrainerFactory
+from neuronx.world import targets as shapes
+from neuronx.world.annotations.describe import describe
+from neuronx.world.annotations.guessing import learn, of_pictures
+from neuronx.world.annotations.seen import of_scenes
+from neuronx.world.annotations.sharing import Shared, base_rates, shared, sharing
+from neuronx.world.pictures import seeds
+from neuronx.world.pictures.probe import ShapesProbe
+from neuronx.world.pictures.world import WORLDS, World
+
+log = logging.getLogger("neuronx")
+
+VERSION = "2"
+"""Raised whenever descriptions change."""
+K, QUANTILE = 15, 0.99
+PICTURES = 5000
+"""Of which 80 % may be exemplars; the rest are test pictures."""
+READER = "shapes_alexnet"
+"""The classifier from whose layers colours and grounds of generated pictures are read."""
+RATES_FROM = 400
+"""Pictures that tell how common factors are."""
+ABOUT = """Exemplars of small networks trained on the embedded world, in the layout of MILANNOTATIONS.
+
+annotations.csv holds three descriptions of each unit. They were written by rules from what the regions share that the
+masks show, not by people. truth.csv says what the rules found: the leading factor (empty for none), its share of the
+masked pixels that have any value of its kind, its lift over the base rate, the share of exemplars that have such
+pixels, all factors that are shared, and how the regions are known: `known` from the scenes that were rendered, `seen`
+by trained networks in generated pictures, whose scenes nobody knows.
+"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the embedded annotations.
+
+    Attributes:
+        checkpoint: Name of the shipped part.
+        layers: That are described, and how many units of each, the first ones.
+        world: The version of the world that it was trained on.
+        witnesses: Of a generator, the classifiers that say what was painted; empty for classifiers.
+        pictures: How many are looked at.
+    """
+
+    checkpoint: str
+    layers: Mapping[str, int]
+    world: World
+    witnesses: tuple[str, ...] = ()
+    pictures: int = PICTURES
+
+    @cached_property
+    def target(self) -> Target:
+        """The network, with the units that are described."""
+        load = generator.shapes if self.witnesses else shapes.load
+        units = {layer: list(range(count)) for layer, count in self.layers.items()}
+        return replace(load(self.checkpoint, layers=list(self.layers)), units=units)
+
+    @cached_property
+    def probe(self) -> Probe:
+        """Rendered pictures of its world, or its own."""
+        seed = seeds.PROBE_OF_PLACES if self.world.name == "places" else seeds.PROBE
+        if self.witnesses:
+            return latent_probe(self.target, self.pictures, seed)
+        return ShapesProbe(self.pictures, seed, world=self.world.name)
+
+    @property
+    def facts(self) -> dict[str, Plain]:
+        """All that its folder depends on."""
+        files = [self.checkpoint, *([*self.witnesses, READER] if self.witnesses else ())]
+        weights: list[Plain] = [sha256(find(name).read_bytes()).hexdigest() for name in files]
+        facts: dict[str, Plain] = {"weights": weights, "layers": dict(self.layers)}
+        return facts | {"probe": self.probe.fingerprint}
+
+
+# All units, 1,248 in the base, which take 306 MB. A generator's last layer is left out: nearly all of it paints white.
+_CONVOLUTIONS = {"conv1": 24, "conv2": 40, "conv3": 48, "conv4": 48, "conv5": 48}
+_STAGES = {"conv1": 64, "layer1": 16, "layer2": 32, "layer3": 48, "layer4": 64}
+_PAINTING = {"layer1": 128, "layer2": 64}
+_BLOCKS = {f"blocks.{i}.mlp.act": 32 for i in range(4)}
+_SHAPES, _PLACES = WORLDS["shapes"], WORLDS["places"]
+MODELS: dict[str, Model] = {
+    "alexnet/imagenet": Model("shapes_alexnet", _CONVOLUTIONS, _SHAPES),
+    "alexnet/places365": Model("places_alexnet", _CONVOLUTIONS, _PLACES),
+    "resnet152/imagenet": Model("shapes_resnet", _STAGES, _SHAPES),
+    "resnet152/places365": Model("places_resnet", _STAGES, _PLACES),
+    "biggan/imagenet": Model("shapes_gan", _PAINTING, _SHAPES, ("shapes_vit", "shapes_alexnet")),
+    "biggan/places365": Model("places_gan", _PAINTING, _PLACES, ("places_alexnet",)),
+    "dino_vits8/imagenet": Model("shapes_vit", _BLOCKS, _SHAPES),
+}
+"""Published model -> its counterpart."""
+
+
+def root(trainer: TrainerFactory, models: Mapping[str, Model] = MODELS) -> Path:
+    """The folder of all models, in the published layout; made on first use and kept in the store.
+
+    For `neuronx.milannotations.load("base", root=root(trainer))` and all other names. A build that was interrupted goes
+    on with the model that it was at.
+
+    Args:
+        trainer: Makes the trainers that run the networks.
+        models: Key -> model; by default one for each published model.
+    """
+    key: dict[str, Plain] = {name: model.facts for name, model in models.items()}
+    rules: dict[str, Plain] = {"version": VERSION, "k": K, "quantile": QUANTILE, "rates": RATES_FROM}
+    place = entry("embedded_milannotations", {"models": key, **rules})
+    if place.complete:
+        return place.path
+    for name, model in models.items():
+        if not (place.path / name / "annotations.csv").is_file():
+            log.info("Exemplars and descriptions of %s (%s)", name, model.checkpoint)
+            build(place.path / name, name, model, trainer)
+
+    def publish() -> None:
+        place.write("README.md", ABOUT.encode())
+        place.publish()
+
+    on_first(trainer(), publish)
+    return place.path
+
+
+def build(folder: Path, name: str, model: Model, trainer: TrainerFactory) -> None:
+    """Writes the folder of one model: layers, `truth.csv` and, last of all, `annotations.csv`."""
+    found = find_exemplars(model.target, model.probe, trainer, k=K, quantile=QUANTILE)
+    write_all(folder, found, model.target, model.probe, trainer)
+    on_first(trainer(), lambda: _describe(folder, name, model))
+
+
+def _describe(folder: Path, name: str, model: Model) -> None:
+    look, truth, said = _looker(model), [], []
+    base = base_rates(look(torch.arange(min(RATES_FROM, model.pictures))))
+    units = model.target.units or {}
+    places = {layer: layer_folder(folder, layer) for layer in units}
+    ids = {layer: torch.from_numpy(read_ids(places[layer] / "ids.csv", len(units[layer]), K)) for layer in units}
+    rows = torch.cat([each.flatten() for each in ids.values()]).unique()
+    seen = look(rows)
+    for layer, numbers in units.items():
+        masks = torch.from_numpy(np.load(places[layer] / "masks.npy"))[:, :, 0]
+        of = sharing(masks, torch.searchsorted(rows, ids[layer]), seen)
+        for row, unit in enumerate(numbers):
+            found = shared(of, row, base)
+            said += [(layer, unit, text) for text in describe(of, row, found, f"{name} {layer} {unit}")]
+            truth.append((layer, unit, *_truth(found), "seen" if model.witnesses else "known"))
+    columns = ("layer", "unit", "factor", "share", "lift", "breadth", "named", "source")
+    write_csv(folder / "truth.csv", columns, truth)
+    write_csv(folder / "annotations.csv", ("layer", "unit", "summary"), said)
+
+
+def _truth(found: list[Shared]) -> tuple[Cell, ...]:
+    if not found:
+        return "", None, None, None, ""
+    lead, names = found[0], ";".join(one.factor.name for one in found)
+    return lead.factor.name, *(round(value, 4) for value in (lead.share, lead.lift, lead.breadth)), names
+
+
+def _looker(model: Model) -> Callable[[Tensor], Mapping[str, Tensor]]:
+    """From rows of a model's pictures to what they show."""
+    probe = model.probe
+    if isinstance(probe, ShapesProbe):
+        return lambda rows: of_scenes(probe.scenes[rows])
+    assert isinstance(probe, LatentProbe)
+    reader, witnesses = learn(model.world, probe.seed, READER), [shapes.load(name) for name in model.witnesses]
+    log.info("Of rendered pictures, %s of the pixels are read right", f"{reader.accuracy:.1%}")
+    return lambda rows: of_pictures(probe, rows, model.world, reader, witnesses)

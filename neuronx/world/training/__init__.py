@@ -1,0 +1,1 @@
+"""How the world's networks and CLIPs are trained."""

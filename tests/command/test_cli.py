@@ -1,0 +1,99 @@
+"""The command line's grammar: what users type, and what they are told when it is wrong."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from neuronx.command import cli
+from neuronx.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(
+    script: str, *arguments: str, cache: Path, timeout: int = 120, **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs a command as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=cache.parent,
+        env={**os.environ, "NEURONX_CACHE": str(cache), "WANDB_MODE": "offline", **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "rewritten"),
+    [
+        ("trainer.devices=4", ["++trainer.devices=4"]),
+        ("++trainer.devices=4", ["++trainer.devices=4"]),
+        ("trainer=cpu", ["trainer=cpu"]),
+        ("judge=[a,b]", ["judge=a", "++judges=[a,b]"]),
+        ("judge=labels", ["judge=labels"]),
+        ("target=[a,b]", ["target=[a,b]"]),
+        ("layers=null", ["layers=null"]),
+    ],
+)
+def test_arguments_are_rewritten_once(typed, rewritten):
+    assert cli.rewrite(typed) == rewritten
+    assert [again for item in rewritten for again in cli.rewrite(item)] == rewritten
+
+
+@pytest.mark.parametrize("argument", ["explain=null", "target=None", "sim=", "logger=null"])
+def test_a_list_group_cannot_be_null(argument):
+    with pytest.raises(UserError, match=r"type '\w+=\[\]'"):
+        cli.rewrite(argument)
+
+
+def test_a_single_group_cannot_be_null():
+    with pytest.raises(UserError, match="leave `judge=` out"):
+        cli.rewrite("judge=null")
+
+
+def test_exactly_one_task():
+    assert cli.chosen_task(OmegaConf.create({"le": {"a": 1}, "classifier": None})) == "le"
+    with pytest.raises(UserError, match="No task was chosen"):
+        cli.chosen_task(OmegaConf.create({"le": None}))
+    with pytest.raises(UserError, match=r"Several tasks were chosen \(le, classifier\)"):
+        cli.chosen_task(OmegaConf.create({"le": {"a": 1}, "classifier": {"a": 1}}))
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("evaluate.py", ["explain=nonsense"], "explain/nonsense"),
+        ("evaluate.py", ["explain=null"], "'explain=[]'"),
+        ("evaluate.py", ["layers=mlp[1]"], "Quote names"),
+        ("evaluate.py", ["nonsense=1"], "nonsense"),
+        ("evaluate.py", ["show=nonsense"], "There is no thing to show `nonsense`"),
+        ("evaluate.py", ["data=folder"], "data.root"),
+        ("evaluate.py", ["data=folder", "data.root=/nowhere/at/all", "judge=labels"], "/nowhere/at/all"),
+        ("evaluate.py", ["layers=layer9", "target=shapes_resnet"], "shapes_resnet `layer9`. Nearest: layer4"),
+        ("train.py", [], "choose exactly one of le, milan, classifier, contrastive"),
+        ("train.py", ["le=label", "classifier=shapes_resnet"], "Several tasks were chosen"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(script, arguments, message, own_cache):
+    done = run(script, *arguments, cache=own_cache)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    assert message in lines[0]
+
+
+def test_help_is_quick_and_names_the_choices(own_cache):
+    run("evaluate.py", "--help", cache=own_cache)
+    start = time.process_time()
+    done = run("evaluate.py", "--help", cache=own_cache)
+    assert time.process_time() - start < 3
+    assert done.returncode == 0
+    for word in ("le_label", "clip_dissect", "shapes_resnet", "imagenet_val", "show=layers"):
+        assert word in done.stdout

@@ -1,0 +1,196 @@
+import math
+import re
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import oracles_simulation as oracle
+import pytest
+import torch
+from oracles_simulation import Rows, planted, recorded
+
+from neuronx.errors import UserError
+from neuronx.scoring.correlation import Correlation
+from neuronx.types import Explanation, Unit
+
+
+@pytest.fixture
+def world():
+    judge, layer, truth = planted()
+    return Rows(1000), judge, layer, truth
+
+
+def run(sim, explained, layers, probe, judge, trainer, words=()):
+    layers = layers if isinstance(layers, dict) else {"layer": layers}
+    return sim.score_recorded(explained, layers, "net", probe, judge, trainer, words)
+
+
+def values(scores, method):
+    return np.array([one.value for one in scores if one.method == method])
+
+
+plain = Correlation(floors=False, ceiling=False, batch_size=64)
+
+
+def test_scores_are_the_correlations_on_test_images(world, trainer):
+    probe, judge, layer, truth = world
+    scores = run(plain, {"true": truth}, layer, probe, judge, trainer)
+    rows = probe.split("test")
+    expected = [oracle.correlation(one, judge, layer, rows) for one in truth]
+    np.testing.assert_allclose(values(scores, "true"), expected, atol=1e-10)
+    one = scores[3]
+    assert (one.target, one.pool, one.unit, one.score, one.n) == ("net", "avg", Unit("layer", 3), "correlation", 200)
+    assert (one.status, one.judge, one.images) == ("ok", "table", "planted/test:200")
+    assert one.explanation == str(truth[3])
+    assert math.isclose(one.sem, (1 - one.value**2) / math.sqrt(199))
+
+
+def test_only_test_images_count(world, trainer):
+    probe, judge, layer, truth = world
+    before = run(plain, {"true": truth}, layer, probe, judge, trainer)
+    changed = layer.values.clone()
+    changed[probe.split("train", "val")] = torch.randn(800, changed.shape[1])
+    assert run(plain, {"true": truth}, replace(layer, values=changed), probe, judge, trainer) == before
+
+
+def test_batches_do_not_matter(world, trainer):
+    probe, judge, layer, truth = world
+    one, other = (
+        run(replace(plain, batch_size=size), {"true": truth}, layer, probe, judge, trainer) for size in (7, 1000)
+    )
+    np.testing.assert_allclose(values(one, "true"), values(other, "true"), atol=1e-12)
+
+
+def test_floors_and_ceiling_of_planted_units(world, trainer):
+    probe, judge, layer, truth = world
+    scores = run(Correlation(), {"true": truth}, layer, probe, judge, trainer)
+    mean = {method: values(scores, method).mean() for method in ("true", "shuffled-true", "random-true", "ceiling")}
+    assert mean["true"] > 0.75
+    assert abs(mean["ceiling"] - mean["true"]) < 0.03
+    assert abs(mean["shuffled-true"]) < 0.15 and abs(mean["random-true"]) < 0.15
+    assert all(values(scores, method).shape == (24,) for method in mean)
+
+
+def test_floors_are_the_same_every_time_and_independent_of_other_methods(world, trainer):
+    probe, judge, layer, truth = world
+    sim = Correlation(ceiling=False)
+    alone = run(sim, {"true": truth}, layer, probe, judge, trainer)
+    assert run(sim, {"true": truth}, layer, probe, judge, trainer) == alone
+    beside = run(sim, {"other": truth[:5], "true": truth}, layer, probe, judge, trainer)
+    for a, b in zip(alone, [one for one in beside if "other" not in one.method], strict=True):
+        assert replace(a, value=0, sem=0) == replace(b, value=0, sem=0)
+        assert math.isclose(a.value, b.value, abs_tol=1e-12)
+    assert run(replace(sim, seed=1), {"true": truth}, layer, probe, judge, trainer) != alone
+
+
+def test_every_concept_is_judged_once(world, trainer):
+    probe, judge, layer, truth = world
+    other = {"layer": layer, "second": recorded(layer.values, "second")}
+    again = [replace(one, unit=replace(one.unit, layer="second")) for one in truth]
+    scores = run(Correlation(), {"true": [*truth, *again], "copy": truth}, other, probe, judge, trainer)
+    assert len(judge.asked) == 1 and len(set(judge.asked[0])) == len(judge.asked[0])
+    assert {one.unit.layer for one in scores if one.method == "true"} == {"layer", "second"}
+    assert {one.unit.layer for one in scores if one.method == "copy"} == {"layer"}
+    first, second = (
+        [one.value for one in scores if one.method == "true" and one.unit.layer == layer] for layer in other
+    )
+    assert first == second
+
+
+def test_formulas_are_scored_over_their_atoms(world, trainer):
+    probe, judge, *_ = world
+    a, b, c = (judge.scores[:, k] for k in range(3))
+    activations = torch.stack((torch.maximum(a, torch.minimum(b, 1 - c)), a), 1)
+    found = [
+        Explanation(Unit("layer", 0), (("c0 OR c1 AND NOT c2", 1.0),)),
+        Explanation(Unit("layer", 1), (("c0", 1.0),)),
+    ]
+    scores = run(plain, {"formula": found}, recorded(activations), probe, judge, trainer)
+    np.testing.assert_allclose(values(scores, "formula"), 1, atol=1e-9)
+
+
+def test_units_that_cannot_be_judged_are_counted_not_zero(world, trainer):
+    probe, judge, layer, truth = world
+    truth[2] = replace(truth[2], terms=(("c1", 1.0), ("unheard of", 1.0)))
+    truth[3] = replace(truth[3], terms=(("c1 AND NOT unheard of", 1.0),))
+    scores = run(Correlation(), {"true": truth}, layer, probe, judge, trainer)
+    for method in ("true", "shuffled-true", "random-true"):
+        status = [one.status for one in scores if one.method == method]
+        assert [k for k, one in enumerate(status) if one == "unjudged"] == [2, 3]
+        assert np.isnan(values(scores, method)[[2, 3]]).all()
+        assert np.isfinite(np.delete(values(scores, method), [2, 3])).all()
+    assert np.isfinite(values(scores, "ceiling")).all()
+
+
+def test_inactive_units_have_no_score_and_poison_nothing(world, trainer):
+    probe, judge, layer, truth = world
+    changed = layer.values.clone()
+    changed[:, 0] = 0.25  # never changes
+    changed[probe.split("test"), 1] = 0.25  # not on test images
+    changed[probe.split("train", "val"), 2] = 0.25  # only on test images: nothing could be learnt
+    truth[0], truth[2], truth[4] = (Explanation(Unit("layer", k), ()) for k in (0, 2, 4))
+    scores = run(Correlation(), {"true": truth}, replace(layer, values=changed), probe, judge, trainer)
+    for method in ("true", "shuffled-true", "random-true", "ceiling"):
+        status = {one.unit.index: one.status for one in scores if one.method == method}
+        assert [k for k, one in status.items() if one != "ok"] == [0, 1, 2]
+        assert {status[k] for k in (0, 1, 2)} == {"inactive"}
+        assert np.isnan(values(scores, method)[:3]).all() and np.isfinite(values(scores, method)[3:]).all()
+    assert values(scores, "true")[4] == 0  # an empty explanation of a live unit predicts a constant
+
+
+def test_a_subset_of_units(world, trainer):
+    probe, judge, layer, truth = world
+    all_ = run(plain, {"true": truth}, layer, probe, judge, trainer)
+    some = run(plain, {"true": [truth[9], truth[4]]}, layer, probe, judge, trainer)
+    assert [(one.unit.index, one.value) for one in some] == [(k, all_[k].value) for k in (9, 4)]
+    alone = run(Correlation(), {"true": truth[:1]}, layer, probe, judge, trainer)
+    assert {one.method for one in alone} == {"true", "random-true", "ceiling"}  # nobody to swap with
+
+
+def test_random_concepts_come_from_the_words_where_the_judge_knows_any(world, trainer):
+    probe, judge, layer, truth = world
+    judge.any_phrase = True
+    words = judge.names[:10]
+    scores = run(Correlation(ceiling=False), {"true": truth}, layer, probe, judge, trainer, words)
+    for one in scores:
+        if one.method == "random-true":
+            concepts = re.findall(r"c\d+", one.explanation)
+            assert set(concepts) <= set(words) and len(set(concepts)) == 2
+
+
+def test_ceiling_may_use_so_many_concepts(world, trainer):
+    probe, judge, layer, truth = world
+    scores = run(Correlation(floors=False, ceiling_concepts=7), {"true": truth}, layer, probe, judge, trainer)
+    text = {one.explanation.split(",")[0] for one in scores if one.method == "ceiling"}
+    assert text == {"ridge on 7 concepts"}
+
+
+def test_precision_of_the_trainer_does_not_matter(world, trainer):
+    probe, judge, layer, truth = world
+    half = partial(trainer, precision="bf16-mixed")
+    one, other = (run(Correlation(), {"true": truth}, layer, probe, judge, how) for how in (trainer, half))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda layer, truth: truth.append(replace(truth[0], unit=Unit("layer", 99))), "layer:99.*0 to 23"),
+        (lambda layer, truth: truth.append(truth[5]), "layer:5 twice"),
+        (lambda layer, truth: truth.append(Explanation(Unit("layer", 1, 0), (("a OR", 1.0),))), "not a formula"),
+        (lambda layer, truth: layer.values[900].fill_(torch.nan), "layer:0 .*not finite.*23 others"),
+        (lambda layer, truth: layer.values[3, 7].fill_(torch.inf), "layer:7 .*not finite"),
+    ],
+)
+def test_mistakes(world, trainer, change, message):
+    probe, judge, layer, truth = world
+    change(layer, truth)
+    with pytest.raises(UserError, match=message):
+        run(plain, {"true": truth}, layer, probe, judge, trainer)
+
+
+def test_scores_that_are_no_numbers_are_refused(world, trainer):
+    probe, judge, layer, truth = world
+    judge.scores[int(probe.split("test")[4]), 0] = torch.nan
+    with pytest.raises(UserError, match="`c0` on image"):
+        run(Correlation(), {"true": truth}, layer, probe, judge, trainer)
