@@ -55,7 +55,8 @@ def explain(
     """
     target, probe = _target(model, layer, pool, transform), _probe(images)
     how = _method(method, words, clip, probe, options) if isinstance(method, str) else method
-    return list(as_found(how.explain(target, probe, trainer or make)).explanations)
+    name = method if isinstance(method, str) else type(method).__name__
+    return list(as_found(how.explain(target, probe, trainer or make), name).explanations)
 
 
 def score(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import total_ordering
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -84,10 +84,12 @@ class Concepts:
     Attributes:
         names: The C concepts, distinct.
         scores: (N, C) float32 in [0, 1], row i belongs to image i of the probe.
+        encoders: Digests of the encoders (CLIPs) that scored; none for labels and masks.
     """
 
     names: tuple[str, ...]
     scores: "Tensor"
+    encoders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ class Explanation:
         evidence: Ids of the images that back it.
         notes: Named numbers that belong to it, such as ("val correlation", 0.43), ("similarity", 0.2) or
             scores stored in a file that it was read from.
-        made_by: The method's name, then the digest of each encoder (CLIP, captioner's picture tower) that took part,
-            so that none of these judges it. Empty where nobody knows, as for published files.
+        made_by: The method's name, then the digest of each encoder (CLIP, captioner's image encoder) that took part,
+            so that none of these judges it. A method gives the digests, `as_found` puts its name first. Empty where
+            nobody knows, as for published files.
     """
 
     unit: Unit
@@ -173,9 +176,13 @@ class Found:
     target: Target | None = None
 
 
-def as_found(said: Found | Sequence[Explanation]) -> Found:
-    """What a method returned, as `Found`."""
-    return said if isinstance(said, Found) else Found(said)
+def as_found(said: Found | Sequence[Explanation], method: str = "") -> Found:
+    """What a method returned, as `Found`; where its name is given, `made_by` of its explanations begins with it."""
+    found = said if isinstance(said, Found) else Found(said)
+    if not method:
+        return found
+    named = [replace(explanation, made_by=(method, *explanation.made_by)) for explanation in found.explanations]
+    return replace(found, explanations=named)
 
 
 class Method(Protocol):
@@ -238,6 +245,8 @@ class Judge(Protocol):
     Attributes:
         name: Of the judge, written into every table.
         domain: The kind of pictures that it can judge, "shapes" or "natural"; "" for any.
+        encoders: Digests of the encoders that it sees with, none for labels and masks. It may not judge an explanation
+            that one of them made.
     """
 
     @property
@@ -248,6 +257,11 @@ class Judge(Protocol):
     @property
     def domain(self) -> str:
         """The kind of pictures that it can judge."""
+        ...
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Digests of the encoders that it sees with."""
         ...
 
     def vocabulary(self, probe: Probe) -> tuple[str, ...] | None:

@@ -22,7 +22,7 @@ class Rows(Probe):
 class Table:
     """A judge who has a table of what each image shows; with `any_phrase` it has no vocabulary to offer."""
 
-    domain = ""
+    domain, encoders = "", ()
 
     def __init__(self, names, scores, name="table", any_phrase=False):
         self.names, self.scores, self.name, self.any_phrase = tuple(names), scores, name, any_phrase

@@ -110,7 +110,7 @@ def evaluate(
             try:
                 if optional and isinstance(how, Checks):
                     how.check(images)
-                found = as_found(how.explain(target, images, trainer))
+                found = as_found(how.explain(target, images, trainer), method)
                 explained[method] = of_units(found.explanations, target)
             except Unsuitable as reason:
                 if not optional or (method == list(methods)[-1] and not explained):

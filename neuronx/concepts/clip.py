@@ -79,6 +79,11 @@ class Clip:
         """Hex identity of all that decides the embeddings; loads the model."""
         return digest([self.encoder.identity, self.template])
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Digest of the weights, whatever the template and the sigmoid; loads the model."""
+        return (self.encoder.identity,)
+
     def embed_images(self, probe: Probe, trainer: TrainerFactory) -> Tensor:
         """Unit embeddings of all images, (N, D) float32, recorded once and memory-mapped.
 
@@ -197,7 +202,7 @@ class ClipConcepts:
         scores = room(len(probe), len(names))
         for rows in torch.arange(len(probe)).split(4096):
             scores[rows[0] : rows[-1] + 1] = judged.scores(rows)
-        return Concepts(names, scores)
+        return Concepts(names, scores, self.clip.encoders)
 
 
 def _what_is_known(probe: Probe) -> tuple[tuple[str, ...], Tensor]:

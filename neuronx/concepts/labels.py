@@ -30,6 +30,7 @@ class LabelConcepts:
     superclasses: bool = True
     name: ClassVar[str] = "labels"
     domain: ClassVar[str] = ""
+    encoders: ClassVar[tuple[str, ...]] = ()
 
     def concepts(self, probe: Probe, trainer: TrainerFactory) -> Concepts:
         """One-hot classes, then superclasses: scores (N, C) of 0 and 1."""

@@ -29,6 +29,7 @@ class TruthConcepts:
 
     measure: str = "presence"
     domain: ClassVar[str] = ""
+    encoders: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:

@@ -106,6 +106,7 @@ def test_equal_clips_share_one_loaded_model(weights):
     one = Clip("tiny-for-tests", str(weights), name="explains")
     other = Clip("tiny-for-tests", str(weights), a=1, b=0)
     assert one.encoder is other.encoder and one.digest == other.digest and other.name == "tiny-for-tests"
+    assert one.encoders == Clip("tiny-for-tests", str(weights), template="a {}").encoders == (one.encoder.identity,)
     assert not one.encoder.model.training
 
 

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -82,7 +83,7 @@ class ClipDissect:
         for layer, recorded in record(target, probe, trainer).items():
             wanted = range(len(recorded.units)) if target.units is None else target.units[layer]
             explanations += self.explain_layer(recorded, rows, cosines, names, wanted, images if self.pairs else None)
-        return explanations
+        return [replace(explanation, made_by=self.clip.encoders) for explanation in explanations]
 
     def explain_layer(
         self,

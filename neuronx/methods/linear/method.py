@@ -135,7 +135,7 @@ class LinearExplanations:
             kept, rows = kept[some], rows.of_concepts(some)
         heads = LinearHeads(found.names, units, self.max_length, partial(self._search, ranking), kept)
         fit(heads, rows, trainer(max_epochs=1, precision="32-true"))  # recorded numbers are added up as they are
-        heads.evidence = torch.cat(evidence)
+        heads.evidence, heads.encoders = torch.cat(evidence), found.encoders
         return heads
 
     def _search(self, ranking: Tensor | None, train: Moments, val: Moments) -> Formulas:

@@ -36,6 +36,7 @@ class LinearHeads(LightningModule):
         bias: (K,) float64.
         correlation: (K,) float64, of prediction and unit on the val images.
         evidence: (K, E) int64, images that show the unit at its strongest; set by whoever knows them.
+        encoders: Digests of the encoders that scored the concepts; likewise.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class LinearHeads(LightningModule):
         self.bias = nn.Parameter(torch.zeros(len(units), dtype=torch.float64))
         self.correlation = nn.Parameter(torch.zeros(len(units), dtype=torch.float64), requires_grad=False)
         self.evidence = torch.empty((len(units), 0), dtype=torch.int64)
+        self.encoders: tuple[str, ...] = ()
 
     @property
     def weight(self) -> Tensor:
@@ -140,14 +142,15 @@ class LinearHeads(LightningModule):
             terms = tuple(sorted(pairs, key=lambda pair: -pair[1]))
             evidence = tuple(self.evidence[k].tolist()) if terms else ()
             notes = (("val correlation", correlation[k]),) if terms else ()
-            result.append(Explanation(unit, terms, bias[k], evidence, notes))
+            result.append(Explanation(unit, terms, bias[k], evidence, notes, self.encoders))
         return result
 
     def save(self, path: str | Path) -> Path:
         """Writes the heads to one safetensors file; under DDP on rank 0 only."""
         tensors = {name: getattr(self, name).detach().cpu() for name in _SAVED}
-        names = {"concepts": json.dumps(self.concepts), "units": json.dumps([str(unit) for unit in self.units])}
-        return write_atomic(path, save(tensors, {"kind": "neuronx linear heads", **names}))
+        names = {"concepts": self.concepts, "units": [str(unit) for unit in self.units], "encoders": self.encoders}
+        lists = {name: json.dumps(values) for name, values in names.items()}
+        return write_atomic(path, save(tensors, {"kind": "neuronx linear heads", **lists}))
 
     @classmethod
     def load(cls, path: str | Path) -> "LinearHeads":
@@ -161,6 +164,7 @@ class LinearHeads(LightningModule):
             raise UserError(f"{path} holds no linear heads; train.py le=... writes them.")
         units = tuple(Unit.parse(unit) for unit in json.loads(names["units"]))
         heads = cls(tuple(json.loads(names["concepts"])), units, tensors["columns"].shape[1])
+        heads.encoders = tuple(json.loads(names.get("encoders", "[]")))
         for name in _SAVED:
             getattr(heads, name).data = tensors[name]
         return heads

@@ -11,7 +11,7 @@ from torch import Tensor
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError
 from neuronx.methods.net_dissect.chains import as_published, formula
-from neuronx.methods.net_dissect.dissect import content_key
+from neuronx.methods.net_dissect.dissect import asked_for, content_key
 from neuronx.methods.net_dissect.patterns import Gathering, Patterns
 from neuronx.methods.net_dissect.scan import scan, thresholds
 from neuronx.methods.net_dissect.search import search
@@ -19,7 +19,7 @@ from neuronx.methods.net_dissect.selection import segmentation_of
 from neuronx.methods.net_dissect.table import DIGITS
 from neuronx.store.cache import Entry, entry
 from neuronx.store.processes import is_first
-from neuronx.types import Cell, Explanation, TrainerFactory
+from neuronx.types import Cell, Explanation, Found, Table, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -103,23 +103,24 @@ class Compositional:
             n_evidence,
         )
 
-    def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
-        """Explains the units asked for, from the train and val images.
+    def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Found:
+        """Explains the units asked for, from the train and val images; the tables are the published ones, one a layer.
 
         Raises:
             UserError: For images without pixel labels, a layer without positions, a quantile out of range.
         """
-        names = segmentation_of(probe, self.categories).names
+        segmentation = segmentation_of(probe, self.categories)
         explanations: list[Explanation] = []
+        tables: dict[str, Table] = {}
         for layer, (composed, exemplars) in self.compose(target, probe, trainer).items():
-            wanted = None if target.units is None else set(target.units[layer])
-            found = self.explain_layer(composed, exemplars, names)
-            explanations += [one for one in found if wanted is None or one.unit.index in wanted]
+            explained = self.explain_layer(composed, exemplars, segmentation.names)
+            explanations += asked_for(explained, target)
+            tables[f"compositional_{target.name}_{layer}.csv"] = cells(composed, segmentation)
             log.info(
                 "%s %s: mean IoU %.4f with formulas, %.4f with single concepts",
                 *(target.name, layer, composed.iou.mean(), composed.single_iou.mean()),
             )
-        return explanations
+        return Found(explanations, tables)
 
     def explain_layer(self, found: Composed, exemplars: "Exemplars", names: tuple[str, ...]) -> list[Explanation]:
         """Explains all units of one layer."""
@@ -178,16 +179,6 @@ class Compositional:
             single=first.concepts[:, 0, 0],
             single_iou=first.score[:, 0],
         )
-
-    def tables(
-        self, target: "Target", probe: "Probe", trainer: TrainerFactory
-    ) -> dict[str, tuple[list[str], list[list[Cell]]]]:
-        """Files beside the explanations: name -> columns and rows of the published layout, a file a layer."""
-        segmentation = segmentation_of(probe, self.categories)
-        return {
-            f"compositional_{target.name}_{layer}.csv": cells(found, segmentation)
-            for layer, (found, _) in self.compose(target, probe, trainer).items()
-        }
 
     def _gather(
         self,

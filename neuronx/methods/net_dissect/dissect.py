@@ -13,7 +13,7 @@ from neuronx.methods.net_dissect.selection import segmentation_of
 from neuronx.methods.net_dissect.tally import Tally, Tallying
 from neuronx.store.cache import Entry, digest, entry
 from neuronx.store.processes import is_first
-from neuronx.types import Plain, TrainerFactory
+from neuronx.types import Explanation, Plain, TrainerFactory
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -86,6 +86,12 @@ def dissect(
             if is_first():
                 _write(places[layer], found[layer], target.name, layer)
     return {layer: (found[layer], one) for layer, one in tails.items()}
+
+
+def asked_for(explanations: Sequence[Explanation], target: "Target") -> list[Explanation]:
+    """Those of the units asked for."""
+    wanted = target.units
+    return [one for one in explanations if wanted is None or one.unit.index in wanted[one.unit.layer]]
 
 
 def together(total: Tensor, runner: "Trainer") -> Tensor:

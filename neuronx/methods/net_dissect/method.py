@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from neuronx.errors import UserError, unknown
-from neuronx.methods.net_dissect.dissect import dissect
+from neuronx.methods.net_dissect.dissect import asked_for, dissect
 from neuronx.methods.net_dissect.table import cells, dissected
 from neuronx.methods.net_dissect.tally import DENOMINATORS, Tally
-from neuronx.types import Cell, Explanation, TrainerFactory
+from neuronx.types import Explanation, Found, Table, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -59,23 +59,24 @@ class NetDissect:
         self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.categories, self.whole_images, self.n_evidence = categories, whole_images, n_evidence
 
-    def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
-        """Labels the units asked for, from the train and val images.
+    def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Found:
+        """Labels the units asked for, from the train and val images; the tables are published tallies, one a layer.
 
         Raises:
             UserError: For images without pixel labels, a layer without positions, a quantile out of range.
         """
         explanations: list[Explanation] = []
+        tables: dict[str, Table] = {}
         for layer, (tally, exemplars) in self.dissect(target, probe, trainer).items():
             units, concepts = tally.best(self.denominator).detectors(self.threshold)
             log.info(
                 "%s %s: %d of %d units are detectors (IoU > %g) of %d concepts",
                 *(target.name, layer, units, len(tally.fires), self.threshold, concepts),
             )
-            wanted = None if target.units is None else set(target.units[layer])
-            found = self.explain_layer(tally, exemplars)
-            explanations += [one for one in found if wanted is None or one.unit.index in wanted]
-        return explanations
+            labelled = self.explain_layer(tally, exemplars)
+            explanations += asked_for(labelled, target)
+            tables[f"tally_{target.name}_{layer}.csv"] = cells(dissected(tally, self.denominator))
+        return Found(explanations, tables)
 
     def dissect(
         self, target: "Target", probe: "Probe", trainer: TrainerFactory
@@ -108,12 +109,3 @@ class NetDissect:
                 exemplars.units, best.concept.tolist(), best.iou.tolist(), exemplars.rows.tolist(), strict=True
             )
         ]
-
-    def tables(
-        self, target: "Target", probe: "Probe", trainer: TrainerFactory
-    ) -> dict[str, tuple[list[str], list[list[Cell]]]]:
-        """Files beside the explanations: name -> columns and rows of the published tally, a file a layer."""
-        return {
-            f"tally_{target.name}_{layer}.csv": cells(dissected(tally, self.denominator))
-            for layer, (tally, _) in self.dissect(target, probe, trainer).items()
-        }

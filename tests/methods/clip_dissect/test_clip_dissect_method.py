@@ -11,7 +11,7 @@ from neuronx.methods.clip_dissect.method import ClipDissect
 from neuronx.scoring.correlation import Correlation
 from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.target import Target
-from neuronx.types import Judgement, Unit
+from neuronx.types import Judgement, Unit, as_found
 
 COLOURS = ("red", "green", "blue")
 
@@ -19,7 +19,7 @@ COLOURS = ("red", "green", "blue")
 class Eye:
     """A CLIP that sees the mean colour of a picture, and knows three words."""
 
-    name, domain = "eye", ""
+    name, domain, encoders = "eye", "", ("digest of eye",)
 
     def colours(self, probe):
         return torch.cat([probe.load([row]).float().mean((2, 3)) / 255 for row in range(len(probe))])
@@ -69,6 +69,13 @@ def test_units_get_the_colour_that_they_see(similarity, probe, trainer):
         assert one.terms == ((COLOURS[one.unit.index], 1.0),)
         assert len(one.evidence) == 15 and set(one.evidence) <= fit
         assert [name for name, _ in one.notes] == ["similarity"]
+
+
+def test_explanations_say_which_clip_made_them(probe, trainer):
+    found = ClipDissect(Eye(), WORDS, top_k=20).explain(network(UNITS), probe, trainer)
+    assert {explanation.made_by for explanation in found} == {("digest of eye",)}
+    named = as_found(found, "clip_dissect").explanations
+    assert {explanation.made_by for explanation in named} == {("clip_dissect", "digest of eye")}
 
 
 def test_some_units_are_scored_like_the_whole_layer(probe, trainer):

@@ -21,7 +21,7 @@ class Source:
         self.scores, self.names = scores, names
 
     def concepts(self, probe, trainer):
-        return Concepts(self.names, self.scores)
+        return Concepts(self.names, self.scores, ("digest of a CLIP",))
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_units_of_all_layers_are_explained_by_what_made_them(world, trainer, sea
     method = LinearExplanations(Source(), search=search, solver=solver, epochs=40 if solver == "saga" else None)
     found = method.explain(world.target, world.probe, trainer)
     assert [str(one.unit) for one in found] == [f"a:{k}" for k in range(5)] + [f"b.0:{k}" for k in range(3)]
+    assert {one.made_by for one in found} == {("digest of a CLIP",)}
     hits = 0
     for k, one in enumerate(found):
         truth = {NAMES[c] for c in CASE.weights[k].nonzero().flatten()}

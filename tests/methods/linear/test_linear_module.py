@@ -75,10 +75,11 @@ def test_reading_some_concepts_only(trainer):
 
 def test_saved_and_loaded_heads_are_the_same(trainer, tmp_path):
     heads = fitted(trainer)
-    heads.evidence = torch.arange(12).view(6, 2)
+    heads.evidence, heads.encoders = torch.arange(12).view(6, 2), ("digest",)
     again = LinearHeads.load(heads.save(tmp_path / "run" / "heads.safetensors"))
     assert again.explanations() == heads.explanations()
     assert again.explanations()[1].evidence == (2, 3)
+    assert again.explanations()[1].made_by == ("digest",)
     assert torch.equal(again(CASE.scores), heads(CASE.scores))
     assert again.concepts == NAMES and again.units == UNITS
 

@@ -43,7 +43,8 @@ if __name__ == "__main__":
     probe = ShapesProbe(126, batch_size=7)  # 100 and one train and val images, in 15 batches
     found = {}
     for method in (NetDissect(quantile=0.5), Compositional(quantile=0.5, beam=3)):
-        found[type(method).__name__] = [[str(one), one.notes] for one in method.explain(target(), probe, trainer)]
+        explanations = method.explain(target(), probe, trainer).explanations
+        found[type(method).__name__] = [[str(explanation), explanation.notes] for explanation in explanations]
     (tally, _), *_ = NetDissect(quantile=0.5).dissect(target(), probe, trainer).values()
     found["both"], found["cells"] = tally.both.tolist(), tally.cells
     rank = int(os.environ.get("LOCAL_RANK", 0))

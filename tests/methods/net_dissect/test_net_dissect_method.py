@@ -42,7 +42,7 @@ def shapes():
 
 def test_units_are_named_after_what_they_see(colours, shapes, trainer, caplog):
     with caplog.at_level(logging.INFO, logger="neuronx"):
-        found = NetDissect(quantile=0.5, n_evidence=4).explain(colours.target(), shapes, trainer)
+        found = NetDissect(quantile=0.5, n_evidence=4).explain(colours.target(), shapes, trainer).explanations
     assert [str(one) for one in found] == ["red", "grass", "night", "inactive"]
     assert "colours maps: 3 of 4 units are detectors (IoU > 0.04) of 3 concepts" in caplog.text
     notes = dict(found[1].notes)
@@ -51,7 +51,7 @@ def test_units_are_named_after_what_they_see(colours, shapes, trainer, caplog):
 
 
 def test_formulas_say_more(colours, shapes, trainer):
-    found = Compositional(quantile=0.5).explain(colours.target(), shapes, trainer)
+    found = Compositional(quantile=0.5).explain(colours.target(), shapes, trainer).explanations
     assert str(found[1]) == "grass OR green"
     notes = dict(found[1].notes)
     assert notes["iou"] > 0.9 > notes["single_iou"] and notes["length"] == 2
@@ -61,17 +61,17 @@ def test_formulas_say_more(colours, shapes, trainer):
 def test_units_and_categories_asked_for(colours, shapes, trainer):
     target = colours.target(units={"maps": [1]})
     for method in (NetDissect, Compositional):
-        (found,) = method(quantile=0.5, categories=["colour", "shape"]).explain(target, shapes, trainer)
+        (found,) = method(quantile=0.5, categories=["colour", "shape"]).explain(target, shapes, trainer).explanations
         assert (str(found.unit), str(found)) == ("maps:1", "green")
 
 
 def test_tables_are_those_published(colours, shapes, trainer, tmp_path):
     target = colours.target()
-    ((name, table),) = NetDissect(quantile=0.5).tables(target, shapes, trainer).items()
+    ((name, table),) = NetDissect(quantile=0.5).explain(target, shapes, trainer).tables.items()
     assert name == "tally_colours_maps.csv"
     rows = read_tally(write_csv(tmp_path / name, *table))
     assert [(row.unit, row.label) for row in rows] == [(1, "grass"), (0, "red"), (2, "night"), (3, None)]
-    ((name, table),) = Compositional(quantile=0.5).tables(target, shapes, trainer).items()
+    ((name, table),) = Compositional(quantile=0.5).explain(target, shapes, trainer).tables.items()
     read = read_explanations(write_csv(tmp_path / name, *table), layer="maps")
     assert [str(one) for one in read if one.unit.index in (1, 3)] == ["(grass OR green)", "inactive"]
 
@@ -82,7 +82,7 @@ def test_what_was_counted_is_kept(colours, shapes, trainer, monkeypatch):
     first = [method.explain(target, shapes, trainer) for method in methods]
     monkeypatch.setattr(target.module, "forward", None)
     assert [method.explain(target, shapes, trainer) for method in methods] == first
-    assert len(NetDissect(quantile=0.5, denominator="all").explain(target, shapes, trainer)) == 4
+    assert len(NetDissect(quantile=0.5, denominator="all").explain(target, shapes, trainer).explanations) == 4
 
 
 def test_layers_without_positions(colours, shapes, trainer):
@@ -90,7 +90,7 @@ def test_layers_without_positions(colours, shapes, trainer):
     for method in (NetDissect, Compositional):
         with pytest.raises(UserError, match=r"Layer `head` of colours has no positions.*whole_images=true"):
             method().explain(target, shapes, trainer)
-    found = NetDissect(quantile=0.3, whole_images=True).explain(target, shapes, trainer)
+    found = NetDissect(quantile=0.3, whole_images=True).explain(target, shapes, trainer).explanations
     assert str(found[1]) == "grass"
 
 
