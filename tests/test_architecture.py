@@ -87,7 +87,24 @@ def test_imports_point_one_way(path):
     assert not wrong, f"{file} must not import {sorted(wrong)}"
 
 
-@pytest.mark.xfail(reason="circles are on their way out")
+# Modules that import each other today; each is on its way out.
+IN_CIRCLES = {
+    "concepts.encoders",
+    "methods.pure.circuits",
+    "methods.pure.method",
+    "methods.pure.patches",
+    "methods.pure.pictured",
+    "methods.pure.references",
+    "methods.pure.relevant",
+    "methods.pure.split",
+    "recording.exemplars",
+    "recording.gather",
+    "recording.record",
+    "recording.virtual",
+    "world.clip",
+}
+
+
 def test_no_import_circle():
     """Not even through imports in functions or for type checkers only."""
     modules = {
@@ -102,7 +119,8 @@ def test_no_import_circle():
         needs = {name: wanted for name, wanted in needs.items() if name not in free}
     while loose := {name for name in needs if not any(name in wanted for wanted in needs.values())}:
         needs = {name: wanted for name, wanted in needs.items() if name not in loose}
-    assert not needs, f"circles among {sorted(needs)}"
+    circles = {name.removeprefix("neuronx.") for name in needs} - IN_CIRCLES
+    assert not circles, f"circles among {sorted(circles)}"
 
 
 def test_no_method_imports_another():
