@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neuronx.data.probe import Probe
 from neuronx.recording.record import record
 from neuronx.recording.trainer import make
-from neuronx.targets.cifar_resnet import resnet20
+from neuronx.targets.cifar import resnet20
 from neuronx.targets.target import Target
 from neuronx.world.networks import small_vit
 

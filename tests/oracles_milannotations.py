@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.recording.exemplars import Exemplars
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Unit
 

@@ -46,7 +46,7 @@ def test_resnet20_on_cifar10(shared, tmp_path, monkeypatch):
         tmp_path,
         monkeypatch,
         "target=custom",
-        "target.custom.model=neuronx.targets.cifar_resnet.resnet20",
+        "target.custom.model=neuronx.targets.cifar.resnet20",
         f"target.custom.weights={data}/weights/resnet20_cifar10-12fca82f.th",
         "target.custom.transform=cifar10",
         "target.custom.name=resnet20",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from neuronx.errors import UserError, unknown
 from neuronx.store.download import check_reachable, fetch_from_hub
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 
 
 def load(

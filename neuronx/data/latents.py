@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from neuronx.data.probe import Probe, Transform, seeded_splits
 from neuronx.errors import UserError
 from neuronx.store.cache import digest
-from neuronx.targets.inputs.latents import Inputs, Latents, run, to_device_of
+from neuronx.targets.latents import Inputs, Latents, run, to_device_of
 from neuronx.world.pictures.world import WORLDS
 
 if TYPE_CHECKING:

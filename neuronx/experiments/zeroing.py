@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from neuronx.errors import UserError
 from neuronx.metrics.bootstrap import interval
 from neuronx.recording.walk import predict
-from neuronx.targets.tail import Tail, class_logits
+from neuronx.targets.replay import Tail, class_logits
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from neuronx.milannotations.layer import layers_in, mapped, read_ids
 from neuronx.milannotations.write import npy
 from neuronx.recording.pictures import View, gallery
 from neuronx.store.atomic import write_atomic
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 
 VALIDATION_IMAGES = 50_000
 RESIZE, CROP = 256, 224

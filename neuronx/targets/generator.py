@@ -9,9 +9,8 @@ from torch import nn
 
 from neuronx.checkpoints import find, read
 from neuronx.errors import UserError
-from neuronx.targets.classes import class_names_of
-from neuronx.targets.custom import called, module_of, target
-from neuronx.targets.inputs.latents import Latents, run, to_device_of
+from neuronx.targets.custom import called, class_names_of, module_of, target
+from neuronx.targets.latents import Latents, run, to_device_of
 from neuronx.targets.layers import Layers
 from neuronx.targets.target import Target
 from neuronx.world.generator import ShapesGenerator

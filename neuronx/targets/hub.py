@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from neuronx.errors import UserError
 from neuronx.store.download import check_reachable
-from neuronx.targets.classes import class_names_of
-from neuronx.targets.custom import target
+from neuronx.targets.custom import class_names_of, target
 from neuronx.targets.layers import Layers
+from neuronx.targets.preprocess import transform_of
 from neuronx.targets.target import Target
-from neuronx.targets.transforms import transform_of
 from neuronx.targets.weights import fill, plain_tensors_only, weights_file
 
 log = logging.getLogger("neuronx")

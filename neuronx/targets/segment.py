@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from neuronx.errors import UserError
-from neuronx.targets.inputs.latents import Inputs, run, to_device_of
-from neuronx.targets.outputs import first_tensor, swapped
+from neuronx.targets.latents import Inputs, run, to_device_of
+from neuronx.targets.layers import first_tensor, swapped
 from neuronx.targets.replay import Call, Noted, changed, clone, nan, replayed, wrapped
 from neuronx.targets.target import Target
 

@@ -13,18 +13,21 @@ from torch import Tensor, nn
 from neuronx.errors import UserError, unknown
 from neuronx.targets.dictionary import SUFFIX, Dictionary, substituted
 from neuronx.targets.identity import module_digest, prefix_tokens
-from neuronx.targets.inputs.latents import Inputs, Latents, run, to_device_of
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.latents import Inputs, Latents, run, to_device_of
 from neuronx.targets.layers import (
     LayerRow,
     Layers,
     UnitSpec,
+    first_tensor,
     fitting_poolings,
     layer_names,
     parse_units,
     pooled_layers,
+    put,
+    swapped,
+    unit_axis,
 )
-from neuronx.targets.outputs import first_tensor, put, swapped, unit_axis
+from neuronx.targets.preprocess import Preprocess
 from neuronx.types import Parts, dotted
 
 SEE = "show=layers lists them all."

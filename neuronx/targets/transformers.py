@@ -8,12 +8,10 @@ from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.store.download import check_reachable
-from neuronx.targets.classes import class_names_of
-from neuronx.targets.custom import target
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.custom import class_names_of, target
 from neuronx.targets.layers import Layers
+from neuronx.targets.preprocess import Preprocess, transform_of
 from neuronx.targets.target import Target
-from neuronx.targets.transforms import transform_of
 
 
 def load(

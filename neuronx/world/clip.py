@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuronx.checkpoints import find, read
 from neuronx.concepts.encoders import Encoder
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.world.pictures.synonyms import MEANING, reading
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any
 from neuronx.checkpoints import find, read
 from neuronx.errors import UserError
 from neuronx.targets.custom import target
-from neuronx.targets.inputs.preprocess import Preprocess
 from neuronx.targets.layers import Layers
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.world.networks import NETWORKS
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from neuronx.concepts.clip import Clip
 from neuronx.concepts.encoders import Encoder
 from neuronx.concepts.masked_clip import MaskedClip, confined
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from oracles_masked_clip import masked_embedding

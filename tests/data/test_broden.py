@@ -11,7 +11,7 @@ from neuronx.concepts.masks import TruthConcepts
 from neuronx.data.broden import broden
 from neuronx.data.broden_index import read_labels
 from neuronx.errors import UserError
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 
 WHOLE = Preprocess()
 

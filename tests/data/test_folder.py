@@ -11,7 +11,7 @@ from torchvision.datasets import ImageFolder
 
 from neuronx.data.folder import FolderProbe
 from neuronx.errors import UserError
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torchvision.transforms import ToTensor
 from neuronx.data.folder import FolderProbe
 from neuronx.data.in_memory import InMemoryProbe, probe_of
 from neuronx.errors import UserError
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.world.pictures.probe import ShapesProbe
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from neuronx.concepts.masks import TruthConcepts
 from neuronx.data.labelled_pictures import labelled_pictures
 from neuronx.errors import UserError
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 
 LEGEND = {0: "sky", 1: "road_sign", 2: "car", 3: "unseen"}
 WHOLE = Preprocess()

@@ -9,8 +9,8 @@ from neuronx.errors import UserError
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.record import record
 from neuronx.targets import generator
-from neuronx.targets.inputs.latents import Latents
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.latents import Latents
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.world.pictures.names import CLASS_NAMES, HIERARCHY
 

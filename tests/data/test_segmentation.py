@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from neuronx.data.label_maps import NOTHING, OUTSIDE, cut, together
 from neuronx.data.segmentation import cells, under
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 
 
 def seen(transform, height, width):

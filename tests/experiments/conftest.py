@@ -5,7 +5,7 @@ from torch import nn
 
 from neuronx import milannotations
 from neuronx.data.in_memory import probe_of
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 SAID = {

@@ -12,7 +12,7 @@ from neuronx.experiments.feature_importance import (
 )
 from neuronx.experiments.figures import editing_figure, importance_figure
 from neuronx.experiments.zeroing import right_without
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Unit
 

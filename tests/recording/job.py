@@ -16,7 +16,7 @@ from neuronx.recording import walk
 from neuronx.recording.exemplars import observe
 from neuronx.recording.record import record
 from neuronx.recording.trainer import make
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 

@@ -15,7 +15,7 @@ from neuronx.recording.exemplars import find_exemplars, observe
 from neuronx.recording.record import record
 from neuronx.recording.walk import walk
 from neuronx.targets.dictionary import Dictionary
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 FIELDS = ("rows", "peaks", "places", "thresholds")

@@ -8,7 +8,7 @@ from neuronx.errors import UserError
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.maps import on_grid
 from neuronx.recording.walk import naming, walk
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 

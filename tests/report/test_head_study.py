@@ -8,7 +8,7 @@ from neuronx.data.in_memory import probe_of
 from neuronx.errors import UserError
 from neuronx.report.head_figures import alignment_figure, named_by_unit_figure
 from neuronx.report.head_study import study_head, write_head_study
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Explanation, Unit
 

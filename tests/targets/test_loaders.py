@@ -9,11 +9,10 @@ from PIL import Image
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.targets import cifar_resnet, cifar_vgg, custom, hub, timm, transformers
+from neuronx.targets import cifar, custom, hub, timm, transformers
 from neuronx.targets import torchvision as of_torchvision
-from neuronx.targets.classes import class_names_of
-from neuronx.targets.inputs.preprocess import Preprocess
-from neuronx.targets.transforms import TRANSFORMS, transform_of
+from neuronx.targets.custom import class_names_of
+from neuronx.targets.preprocess import TRANSFORMS, Preprocess, transform_of
 
 SOURCE = """
 from torch import nn
@@ -230,16 +229,16 @@ def test_class_names(tmp_path):
 
 
 def test_the_cifar_networks_have_the_published_shapes():
-    vgg = cifar_vgg.vgg16_bn()
+    vgg = cifar.vgg16_bn()
     assert vgg(torch.zeros(2, 3, 32, 32)).shape == (2, 100) and isinstance(vgg.features[43], nn.MaxPool2d)
     assert sum(p.numel() for p in vgg.parameters()) == pytest.approx(15.30e6, rel=1e-3)  # its authors' table
-    assert sum(p.numel() for p in cifar_resnet.resnet20().parameters()) == pytest.approx(0.27e6, rel=0.01)
-    assert sum(p.numel() for p in cifar_resnet.resnet56().parameters()) == pytest.approx(0.85e6, rel=0.01)
+    assert sum(p.numel() for p in cifar.resnet20().parameters()) == pytest.approx(0.27e6, rel=0.01)
+    assert sum(p.numel() for p in cifar.resnet56().parameters()) == pytest.approx(0.85e6, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar10-12fca82f.th", "resnet56_cifar10-4bfd9763.th"])
 def test_real_cifar_networks_classify(shared, name):
-    model = f"neuronx.targets.cifar_resnet.{name.split('_')[0]}"
+    model = f"neuronx.targets.cifar.{name.split('_')[0]}"
     target = custom.load(model, shared / "data/weights" / name, "cifar10", layers="layer3")
     folders = sorted((shared / "data/cifar10/test").iterdir())
     files = [(path, label) for label, folder in enumerate(folders) for path in sorted(folder.iterdir())[:10]]

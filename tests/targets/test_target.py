@@ -9,7 +9,7 @@ from torch import nn
 
 from neuronx.errors import UserError
 from neuronx.targets.dictionary import Dictionary
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 

@@ -18,7 +18,7 @@ from neuronx.checkpoints import find, read
 from neuronx.errors import UserError
 from neuronx.recording.maps import on_grid
 from neuronx.targets import torchvision
-from neuronx.targets.inputs.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from neuronx.targets.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Plain
 from neuronx.world import clip as shapes_clip

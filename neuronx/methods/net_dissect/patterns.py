@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuronx.data.segmentation import Regions
-from neuronx.targets.inputs.chance import mix
+from neuronx.targets.latents import mix
 
 if TYPE_CHECKING:
     from lightning import Trainer

@@ -21,7 +21,7 @@ from neuronx.recording.record import identity
 from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
 from neuronx.store.cache import Entry, entry
 from neuronx.store.pairs import find_pairs, write_pairs
-from neuronx.targets.inputs.latents import Inputs
+from neuronx.targets.latents import Inputs
 from neuronx.targets.segment import Segment
 from neuronx.targets.target import Target
 from neuronx.types import Plain, TrainerFactory

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.targets.inputs.chance import uniforms
+from neuronx.targets.latents import uniforms
 
 CHUNK = 2**22
 """Largest number of inner products that are worked on at a time."""

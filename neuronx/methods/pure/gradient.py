@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neuronx.methods.pure.shared_rows import sharing
-from neuronx.targets.inputs.latents import Inputs
+from neuronx.targets.latents import Inputs
 from neuronx.targets.replay import wrapped
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain

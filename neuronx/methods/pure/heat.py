@@ -18,7 +18,7 @@ from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.rules import Rules, find_rules, need_zennit
 from neuronx.recording.maps import on_grid
 from neuronx.targets.dictionary import SUFFIX
-from neuronx.targets.inputs.latents import run, to_device_of
+from neuronx.targets.latents import run, to_device_of
 from neuronx.targets.target import Target
 
 HEATS = ("auto", "lrp", "gradient")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from neuronx.methods.pure.gradient import Gradient, of_units
 from neuronx.methods.pure.rules import Rules, find_rules, need_zennit
-from neuronx.targets.inputs.latents import Inputs
+from neuronx.targets.latents import Inputs
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain
 

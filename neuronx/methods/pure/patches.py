@@ -17,7 +17,7 @@ from neuronx.methods.pure.heat import heat_maps
 from neuronx.recording.gather import gather
 from neuronx.recording.maps import upsampled
 from neuronx.recording.pictures import view
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.types import TrainerFactory
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neuronx.errors import UserError
-from neuronx.targets.outputs import first_tensor
+from neuronx.targets.layers import first_tensor
 from neuronx.targets.replay import wrapped
 
 if TYPE_CHECKING:

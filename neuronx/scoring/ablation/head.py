@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from neuronx.errors import UserError, unknown
 from neuronx.recording.pooling import pooled
 from neuronx.scoring.ablation.replacing import writer
-from neuronx.targets.tail import Tail
+from neuronx.targets.replay import Tail
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from neuronx.recording.pooling import pooled
 from neuronx.recording.walk import predict
-from neuronx.targets.tail import Change, Tail
+from neuronx.targets.replay import Change, Tail
 from neuronx.types import TrainerFactory
 
 if TYPE_CHECKING:

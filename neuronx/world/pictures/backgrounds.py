@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from neuronx.targets.inputs.chance import uniforms
+from neuronx.targets.latents import uniforms
 from neuronx.world.pictures.names import BACKGROUNDS
 from neuronx.world.pictures.palette import rgb
 from neuronx.world.pictures.scene import SHEET, SIDE, Scenes

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuronx.errors import unknown
 from neuronx.store.cache import digest
-from neuronx.targets.inputs.chance import pick, uniforms
+from neuronx.targets.latents import pick, uniforms
 from neuronx.world.pictures import seeds
 from neuronx.world.pictures.names import COLOURS, SHAPES
 from neuronx.world.pictures.palette import BODY

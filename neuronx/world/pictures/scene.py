@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from neuronx.targets.inputs.chance import pick, uniforms
+from neuronx.targets.latents import pick, uniforms
 from neuronx.world.pictures.names import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES
 
 SIDE = 64

@@ -18,7 +18,7 @@ from neuronx.data.latents import LatentProbe
 from neuronx.methods.milan.training.fit import fit, one_cycle, single
 from neuronx.metrics.frechet import frechet
 from neuronx.store.atomic import write_atomic
-from neuronx.targets.inputs.latents import Latents
+from neuronx.targets.latents import Latents
 from neuronx.types import TrainerFactory
 from neuronx.world import targets as shapes
 from neuronx.world.generator import ShapesGenerator

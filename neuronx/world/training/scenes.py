@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuronx.errors import unknown
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.world.pictures import seeds
 from neuronx.world.pictures.render import render
 from neuronx.world.pictures.scene import Scenes, sample

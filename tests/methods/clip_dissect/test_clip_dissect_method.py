@@ -9,7 +9,7 @@ from neuronx.data.in_memory import probe_of
 from neuronx.errors import UserError
 from neuronx.methods.clip_dissect.method import ClipDissect
 from neuronx.scoring.correlation import Correlation
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Judgement, Unit, as_found
 

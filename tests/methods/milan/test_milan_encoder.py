@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from neuronx.errors import UserError
 from neuronx.methods.milan import encoder as encoders
 from neuronx.methods.milan.encoder import Encoder, load, shrunk
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 

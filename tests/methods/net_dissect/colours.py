@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from neuronx.methods.net_dissect.compositional import Compositional
 from neuronx.methods.net_dissect.method import NetDissect
 from neuronx.recording.trainer import make
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.world.pictures.probe import ShapesProbe
 

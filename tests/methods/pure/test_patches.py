@@ -8,7 +8,7 @@ from neuronx.methods.pure.heat import heat_maps
 from neuronx.methods.pure.patches import Patches, boxes, cropped, cut, find_boxes
 from neuronx.methods.pure.samples import Samples
 from neuronx.recording.exemplars import find_exemplars
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 
 
 def mask(size, top, left, bottom, right):

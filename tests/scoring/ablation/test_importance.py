@@ -19,7 +19,7 @@ from neuronx.scoring.ablation.importance import (
     importance,
     importance_of,
 )
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Unit
 

@@ -19,7 +19,7 @@ from neuronx.report.evaluation import write
 from neuronx.report.tables import show
 from neuronx.scoring.clustering.purity import Purity
 from neuronx.scoring.compare import compare
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.world.pictures.probe import ShapesProbe
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from neuronx.errors import UserError
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.world.pictures import seeds
 from neuronx.world.pictures.contact_sheet import contact_sheet
 from neuronx.world.pictures.probe import ShapesProbe

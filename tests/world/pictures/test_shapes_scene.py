@@ -3,7 +3,7 @@ import hashlib
 import pytest
 import torch
 
-from neuronx.targets.inputs.chance import mix, pick, uniforms
+from neuronx.targets.latents import mix, pick, uniforms
 from neuronx.world.pictures import seeds
 from neuronx.world.pictures.names import BACKGROUNDS, CLASS_NAMES, COLOURS, SHAPES, SIZES, TEXTURES
 from neuronx.world.pictures.scene import sample

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from neuronx.targets.inputs.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess
 from neuronx.world.pictures.probe import ShapesProbe
 from neuronx.world.pictures.words import BACKGROUNDS, CLASS_NAMES, SHAPES
 

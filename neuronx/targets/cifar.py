@@ -1,10 +1,8 @@
-"""The CIFAR ResNets of He et al. 2016 (section 4.2): three stages of 16, 32 and 64 channels, shortcuts without weights.
-
-Where a stage begins, the shortcut takes every second pixel and pads the new channels with zeros (option A).
-"""
+"""Networks for pictures of 32 pixels: the ResNets of He et al. 2016 (section 4.2), and VGG-16 with batch norms."""
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
 
 
 class Block(nn.Module):
@@ -28,6 +26,9 @@ class Block(nn.Module):
 
 class CifarResNet(nn.Module):
     """(B, 3, 32, 32) float32 to logits (B, classes); layers conv1, bn1, layer1 to layer3, linear.
+
+    Three stages of 16, 32 and 64 channels. Where a stage begins, the shortcut takes every second pixel and pads the new
+    channels with zeros (option A).
 
     Args:
         blocks: A stage; the depth is 6 blocks + 2.
@@ -63,3 +64,30 @@ def resnet20(classes: int = 10) -> CifarResNet:
 def resnet56(classes: int = 10) -> CifarResNet:
     """ResNet-56."""
     return CifarResNet(9, classes)
+
+
+class CifarVGG(nn.Module):
+    """VGG-16: torchvision's features, a classifier of 512 units a layer.
+
+    (B, 3, 32, 32) float32 to logits (B, classes); layers features.0 to features.43, classifier.0 to classifier.6.
+
+    Names and shapes are those of chenyaofo/pytorch-cifar-models, so that its weights fit.
+
+    Args:
+        classes: Number of outputs.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.features = make_layers(cfgs["D"], batch_norm=True)
+        hidden = [part for _ in range(2) for part in (nn.Linear(512, 512), nn.ReLU(), nn.Dropout())]
+        self.classifier = nn.Sequential(*hidden, nn.Linear(512, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classifies."""
+        return self.classifier(self.features(x).flatten(1))
+
+
+def vgg16_bn(classes: int = 100) -> CifarVGG:
+    """VGG-16-BN."""
+    return CifarVGG(classes)

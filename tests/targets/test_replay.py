@@ -6,8 +6,8 @@ import torchvision
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.targets.inputs.preprocess import Preprocess
-from neuronx.targets.tail import Tail
+from neuronx.targets.preprocess import Preprocess
+from neuronx.targets.replay import Tail
 from neuronx.targets.target import Target
 
 B = 3

@@ -1,1 +1,0 @@
-"""What goes into a network: pictures, transformed, or a generator's latents."""
