@@ -168,12 +168,14 @@ class Found:
         tables: Columns and rows by file name, written into the run's folder.
         samples: References of split units, to be shown.
         target: The network with the parts of its units, where the method splits units; None for the network as it is.
+        name: What tables call the method where that is not the name of its config, such as pure-le_clip.
     """
 
     explanations: Sequence[Explanation]
     tables: Mapping[str, Table] = field(default_factory=dict)
     samples: Sequence[PartSamples] = ()
     target: Target | None = None
+    name: str = ""
 
 
 def as_found(said: Found | Sequence[Explanation], method: str = "") -> Found:
@@ -181,8 +183,9 @@ def as_found(said: Found | Sequence[Explanation], method: str = "") -> Found:
     found = said if isinstance(said, Found) else Found(said)
     if not method:
         return found
-    named = [replace(explanation, made_by=(method, *explanation.made_by)) for explanation in found.explanations]
-    return replace(found, explanations=named)
+    name = found.name or method
+    named = [replace(explanation, made_by=(name, *explanation.made_by)) for explanation in found.explanations]
+    return replace(found, explanations=named, name=name)
 
 
 class Method(Protocol):
@@ -205,6 +208,27 @@ class Checks(Protocol):
         ...
 
 
+@runtime_checkable
+class Sees(Protocol):
+    """A method that uses encoders, and says so before it explains, so that a judge with one of them is refused early."""
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Their digests."""
+        ...
+
+
+def encoders_of(method: Method) -> tuple[str, ...]:
+    """Digests of the encoders that a method will explain with; none for a method that does not say."""
+    return method.encoders if isinstance(method, Sees) else ()
+
+
+def check_suits(method: Method, probe: Probe) -> None:
+    """Raises Unsuitable where a method knows that these pictures do not suit it."""
+    if isinstance(method, Checks):
+        method.check(probe)
+
+
 class Parts(Protocol):
     """Virtual units of a layer: shares of its own units, image by image. PURE splits units into such parts."""
 
@@ -220,6 +244,11 @@ class Parts(Protocol):
 
 class ConceptSource(Protocol):
     """Whatever turns a probe's images into concept scores: labels, a CLIP with a word list, masks."""
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Digests of the encoders (CLIPs) that it uses; none for labels and masks."""
+        ...
 
     def concepts(self, probe: Probe, trainer: TrainerFactory) -> Concepts:
         """Scores all N images of the probe on every concept."""

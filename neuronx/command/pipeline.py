@@ -11,7 +11,6 @@ from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.store.processes import is_first
 from neuronx.tables.explanations import ExplanationFile, by_method, read_files
 from neuronx.types import (
-    Checks,
     Explanation,
     Judge,
     Method,
@@ -22,6 +21,8 @@ from neuronx.types import (
     Table,
     TrainerFactory,
     as_found,
+    check_suits,
+    encoders_of,
 )
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def evaluate(
 
     seen = {name: images_of(target, probe) for name, target in targets.items()}
     for judge, images in itertools.product(judges, seen.values()):
-        check_judge(judge, images, list(methods.values()))
+        check_judge(judge, images, {(method, *encoders_of(how)) for method, how in methods.items()})
     explanations: dict[tuple[str, str], list[Explanation]] = {}
     scores: list[Score] = []
     dead: list[Activity] = []
@@ -108,9 +109,10 @@ def evaluate(
         for method, how in methods.items():
             log.info("%s: explaining %s by %s", name, ", ".join(target.layers), method)
             try:
-                if optional and isinstance(how, Checks):
-                    how.check(images)
+                if optional:
+                    check_suits(how, images)
                 found = as_found(how.explain(target, images, trainer), method)
+                method = found.name
                 explained[method] = of_units(found.explanations, target)
             except Unsuitable as reason:
                 if not optional or (method == list(methods)[-1] and not explained):
@@ -127,6 +129,9 @@ def evaluate(
                 tables |= how.tables(target, images, trainer)
         explained |= of_target(given, name, target, list(targets))
         explanations |= {(name, method): found for method, found in explained.items()}
+        makers = {explanation.made_by for found in explained.values() for explanation in found}
+        for judge in judges:
+            check_judge(judge, images, makers)
         for sim_name, sim in sims.items():
             for judge in judges:
                 log.info("%s: scoring by %s, judge %s", name, sim_name, judge.name)

@@ -195,6 +195,11 @@ class ClipConcepts:
     clip: Clip
     words: Words
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Those of the CLIP."""
+        return self.clip.encoders
+
     def concepts(self, probe: Probe, trainer: TrainerFactory) -> Concepts:
         """Probability of every word in every image: scores (N, C)."""
         names = self.words.of(probe)

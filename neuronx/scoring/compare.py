@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from neuronx.errors import UserError
 from neuronx.metrics.bootstrap import interval, mean_and_sem, spearman
@@ -11,7 +11,6 @@ from neuronx.scoring.floors import SHUFFLED, is_method
 from neuronx.types import Comparison, Judge, Score, Unit
 
 if TYPE_CHECKING:
-    from neuronx.concepts.clip import Clip
     from neuronx.data.probe import Probe
 
 Board = dict[str, dict[Unit, float]]
@@ -95,40 +94,28 @@ def agreement(scores: Sequence[Score]) -> list[Agreement]:
     return found
 
 
-def check_judge(judge: Judge, probe: "Probe", methods: Iterable[Any] = ()) -> None:
-    """Makes sure that a judge may judge: its own kind of pictures, and no explanation that it has made itself.
+def check_judge(judge: Judge, probe: "Probe", makers: Iterable[Sequence[str]] = ()) -> None:
+    """Makes sure that a judge may judge: its own kind of pictures, and no explanation that its encoder has made.
 
     Args:
         judge: Who is to judge.
         probe: The images.
-        methods: Whatever explains; their CLIPs are found in their attributes.
+        makers: `made_by` of explanations; or names and encoders of methods that are about to explain.
 
     Raises:
-        UserError: A judge of another domain, or with the weights of a CLIP that explains.
+        UserError: A judge of another domain, or one whose encoder takes part in explaining.
     """
     if judge.domain not in ("", probe.domain):
         raise UserError(
             f"The judge {judge.name} knows {judge.domain} pictures, and those of `{probe.name}` are {probe.domain}: "
             "take a judge of that domain, or judge=labels."
         )
-    for mine in clips_of(judge):
-        for method in methods:
-            for other in clips_of(method):
-                if other == mine or other.encoder.identity == mine.encoder.identity:
-                    raise UserError(
-                        f"The judge {mine.name} has the same weights as {other.name}, which makes explanations for "
-                        f"{type(method).__name__}: take another judge= or clip=."
-                    )
-
-
-def clips_of(thing: Any, depth: int = 3) -> "list[Clip]":
-    """The CLIPs that an object is or has in its attributes, and in theirs, `depth` deep."""
-    from neuronx.concepts.clip import Clip
-
-    if isinstance(thing, Clip):
-        return [thing]
-    inner = vars(thing).values() if depth and hasattr(thing, "__dict__") and not isinstance(thing, type) else ()
-    return [clip for one in inner for clip in clips_of(one, depth - 1)]
+    for method, *encoders in filter(None, dict.fromkeys(map(tuple, makers))):
+        if encoders and set(judge.encoders) & set(encoders):
+            raise UserError(
+                f"The judge {judge.name} has made the explanations of {method} (the weights are the same), so it cannot "
+                "judge them: take another judge= or clip=."
+            )
 
 
 def _boards(scores: Sequence[Score]) -> dict[tuple[str, str, str, str], Board]:

@@ -129,7 +129,8 @@ def write_explanations(path: str | Path, explanations: Sequence[Explanation]) ->
     """Writes the published layout: linear when one of them is, else plain descriptions; reading gives them back.
 
     Further notes follow as columns of their own, then `part` and `evidence` (image ids joined by `;`) where there are
-    any. A term that is named 0 and weighs 0 cannot be told from an empty slot, and is left out.
+    any, last `made_by` (names and digests joined by `;`). A term that is named 0 and weighs 0 cannot be told from an
+    empty slot, and is left out.
     """
     linear = any(one.is_linear for one in explanations)
     first = ["val correlation"] if linear else []
@@ -140,7 +141,8 @@ def write_explanations(path: str | Path, explanations: Sequence[Explanation]) ->
     parts = any(one.unit.part is not None for one in explanations)
     evidence = any(one.evidence for one in explanations)
     columns = ["layer", "unit", *first, *(body if linear else ["description"]), *others]
-    columns += ["part"] * parts + ["evidence"] * evidence
+    made = any(one.made_by for one in explanations)
+    columns += ["part"] * parts + ["evidence"] * evidence + ["made_by"] * made
 
     def row(one: Explanation) -> list[Cell]:
         notes = dict(one.notes)
@@ -152,7 +154,8 @@ def write_explanations(path: str | Path, explanations: Sequence[Explanation]) ->
         else:
             cells.append(one.terms[0][0] if one.terms else "")
         cells += [notes.get(name) for name in others]
-        return cells + [one.unit.part] * parts + [";".join(map(str, one.evidence))] * evidence
+        cells += [one.unit.part] * parts + [";".join(map(str, one.evidence))] * evidence
+        return cells + [";".join(one.made_by)] * made
 
     return write_csv(path, columns, [row(one) for one in explanations])
 

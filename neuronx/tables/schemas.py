@@ -161,6 +161,7 @@ def explain_row(row: Row, schema: Schema, layer: str, noted: Mapping[str, str], 
         notes=tuple(
             (name, value) for column, name in noted.items() if not math.isnan(value := row.number_or_nan(column))
         ),
+        made_by=tuple(filter(None, row.cells.get("made_by", "").split(";"))),
     )
 
 
@@ -170,7 +171,7 @@ def noted_columns(columns: Sequence[str], rows: Sequence[Row], schema: Schema) -
     Linear and plain tables may carry any columns beside their own: those all of whose cells are numbers are kept.
     """
     kept = dict(schema.notes)
-    own = {"layer", "part", "evidence", *schema.needs}
+    own = {"layer", "part", "evidence", "made_by", *schema.needs}
     for column in columns:
         if column in own or re.fullmatch(r"(weight|concept)\d+|Unnamed.*|", column):
             continue

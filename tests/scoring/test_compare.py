@@ -5,8 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from neuronx.concepts.clip import Clip
+from neuronx.concepts.clip import Clip, ClipConcepts
+from neuronx.concepts.labels import LabelConcepts
+from neuronx.concepts.words import Words
 from neuronx.errors import UserError
+from neuronx.methods.clip_dissect.method import ClipDissect
+from neuronx.methods.linear.method import LinearExplanations
 from neuronx.scoring.compare import agreement, check_judge, compare
 from neuronx.types import Score, Unit
 
@@ -91,14 +95,13 @@ class Fake(Clip):
 def test_a_judge_may_not_judge_what_it_said():
     probe = SimpleNamespace(domain="natural", name="photos")
     mine, renamed, other = Fake("A", "w1"), Fake("A", "w1", a=1.0, b=0.0, name="my friend"), Fake("A", "w2")
-    linear = SimpleNamespace(source=SimpleNamespace(clip=mine))
-    dissect = SimpleNamespace(clip=mine)
-    for method in (linear, dissect):
-        check_judge(other, probe, [method])
+    linear, dissect = LinearExplanations(ClipConcepts(mine, Words(["dog"]))), ClipDissect(mine, Words(["dog"]))
+    for method, name in ((linear, "le_clip"), (dissect, "clip_dissect")):
+        check_judge(other, probe, [(name, *method.encoders)])
         for judge in (mine, renamed):
-            with pytest.raises(UserError, match="same weights as A"):
-                check_judge(judge, probe, [method])
-    check_judge(SimpleNamespace(name="labels", domain=""), probe, [linear, dissect])
+            with pytest.raises(UserError, match=f"{judge.name} has made the explanations of {name}"):
+                check_judge(judge, probe, [(), (name, *method.encoders)])
+    check_judge(LabelConcepts(), probe, [("le_clip", *linear.encoders), ("milan",), ("le_label",), ()])
 
 
 def test_a_judge_of_another_domain_is_refused():

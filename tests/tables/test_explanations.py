@@ -93,6 +93,15 @@ def test_the_plain_layout_is_the_published_one(tmp_path):
     assert read_explanations(path) == explanations
 
 
+def test_who_made_an_explanation_stands_in_the_last_column(tmp_path):
+    by_clip = Explanation(Unit("layer4", 0), (("dog", 1.0),), evidence=(3,), made_by=("le_clip", "0" * 8, "1" * 8))
+    path = write_explanations(tmp_path / "a.csv", [by_clip, Explanation(Unit("layer4", 1), (("cat", 1.0),))])
+    header, first, second = path.read_text().splitlines()
+    assert header.endswith(",evidence,made_by") and first.endswith(",le_clip;00000000;11111111")
+    assert second == "layer4,1,cat,,"
+    assert [one.made_by for one in read_explanations(path)] == [by_clip.made_by, ()]
+
+
 def test_the_same_explanations_are_the_same_bytes(tmp_path):
     explanations = [linear(3, ("dog", 0.1 + 0.2), notes=(("val correlation", 1 / 3),))]
     first, second = (write_explanations(tmp_path / name, explanations).read_bytes() for name in ("a.csv", "b.csv"))

@@ -67,6 +67,11 @@ class ClipDissect:
         self.pairs, self.pairs_from = pairs, pairs_from
         self.n_labels, self.n_evidence, self.options = n_labels, n_evidence, given
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Those of the CLIP."""
+        return self.clip.encoders
+
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
         """Labels the units asked for; the scores depend on all units of a layer, so whole layers are compared.
 
@@ -83,7 +88,7 @@ class ClipDissect:
         for layer, recorded in record(target, probe, trainer).items():
             wanted = range(len(recorded.units)) if target.units is None else target.units[layer]
             explanations += self.explain_layer(recorded, rows, cosines, names, wanted, images if self.pairs else None)
-        return [replace(explanation, made_by=self.clip.encoders) for explanation in explanations]
+        return [replace(explanation, made_by=self.encoders) for explanation in explanations]
 
     def explain_layer(
         self,

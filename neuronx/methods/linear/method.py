@@ -95,6 +95,11 @@ class LinearExplanations:
         self.max_length, self.tolerance, self.width, self.positive = length, gain, width, positive
         self.min_top, self.min_std, self.most, self.epochs, self.seed = min_top, min_std, most, epochs, seed
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Digests of the encoders that score the concepts."""
+        return self.concepts.encoders
+
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
         """Explains the units asked for of every layer; see `fit`."""
         return self.fit(target, probe, trainer).explanations()

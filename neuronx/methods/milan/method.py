@@ -108,6 +108,11 @@ class Milan:
             return self.weights
         return describer.load(self.weights, self.key, self.encoder, self.published_masks)
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Digests of the CLIPs that it sees through or reranks by."""
+        return tuple(digest for clip in (self.eye, self.clip) if clip is not None for digest in clip.encoders)
+
     def check(self, probe: "Probe") -> None:
         """Raises Unsuitable where the captioner knows pictures of another kind.
 
@@ -153,8 +158,9 @@ class Milan:
             Subject(one.key, torch.arange(*part)) for one, part in zip(features.entries, pairwise(starts), strict=True)
         ]
         told = written(of, self.describer.captioner, self._how, write, trainer)
+        made_by = self.encoders
         return [
-            _explanation(source, row, *said.get(row, ("", ())))
+            replace(_explanation(source, row, *said.get(row, ("", ()))), made_by=made_by)
             for source, rows, texts in zip(sources, fire, told, strict=True)
             for said in (dict(zip(rows.tolist(), texts, strict=True)),)
             for row in range(source.count)

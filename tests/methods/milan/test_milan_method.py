@@ -182,13 +182,12 @@ def test_the_clip_that_it_sees_through_cannot_judge(probe, tmp_path):
     (tmp_path / "words.json").write_text(json.dumps(card))
     (tmp_path / "words.safetensors").touch()
     seeing = Milan(tmp_path / "words.safetensors")
-    with pytest.raises(UserError, match="judge shapes_explainer has the same weights as shapes_explainer"):
-        check_judge(Clip.shapes("explainer"), probe, [seeing])
-    check_judge(Clip.shapes("judge"), probe, [seeing])
-    check_judge(Clip.shapes("explainer"), probe, [Milan(tmp_path / "words.safetensors", encoder="shapes_resnet")])
-    with pytest.raises(UserError, match="same weights"):
-        check_judge(Clip.shapes("judge"), probe, [Milan("none", encoder="shapes_judge")])
-    check_judge(Clip.shapes("explainer"), probe, [Milan("published")])
+    with pytest.raises(UserError, match="judge shapes_explainer has made the explanations of milan"):
+        check_judge(Clip.shapes("explainer"), probe, [("milan", *seeing.encoders)])
+    check_judge(Clip.shapes("judge"), probe, [("milan", *seeing.encoders)])
+    assert not Milan(tmp_path / "words.safetensors", encoder="shapes_resnet").encoders
+    assert Milan("none", encoder="shapes_judge").encoders == Clip.shapes("judge").encoders
+    assert not Milan("published").encoders
 
 
 def test_pictures_of_another_kind_are_described_in_words_of_its_own(describer, target, probe, trainer, caplog):
