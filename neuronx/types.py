@@ -210,7 +210,7 @@ class Checks(Protocol):
 
 @runtime_checkable
 class Sees(Protocol):
-    """A method that uses encoders, and says so before it explains, so that a judge with one of them is refused early."""
+    """A method that uses encoders and says so before it explains, so that a judge with one of them is refused early."""
 
     @property
     def encoders(self) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def check_judge(judge: Judge, probe: "Probe", makers: Iterable[Sequence[str]] = 
     for method, *encoders in filter(None, dict.fromkeys(map(tuple, makers))):
         if encoders and set(judge.encoders) & set(encoders):
             raise UserError(
-                f"The judge {judge.name} has made the explanations of {method} (the weights are the same), so it cannot "
+                f"The judge {judge.name} has made the explanations of {method} (its weights are the same) and cannot "
                 "judge them: take another judge= or clip=."
             )
 
