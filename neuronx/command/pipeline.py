@@ -44,21 +44,6 @@ class HasTables(Protocol):
         ...
 
 
-@runtime_checkable
-class Splits(Protocol):
-    """A method that explains parts of units."""
-
-    def split(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> "Target":
-        """The network with the parts, which are recorded beside its units."""
-        ...
-
-    def samples(
-        self, target: "Target", probe: "Probe", trainer: TrainerFactory, explained: Sequence[Explanation]
-    ) -> Sequence[PartSamples]:
-        """What is in some of the parts, to be shown."""
-        ...
-
-
 def evaluate(
     targets: "Mapping[str, Target]",
     probe: "Probe",
@@ -122,9 +107,6 @@ def evaluate(
             scored = found.target or scored
             samples += found.samples
             tables = joined(tables, found.tables)
-            if isinstance(how, Splits):
-                scored = how.split(target, images, trainer)
-                samples += how.samples(target, images, trainer, explained[method])
             if isinstance(how, HasTables):
                 tables |= how.tables(target, images, trainer)
         explained |= of_target(given, name, target, list(targets))
@@ -141,14 +123,12 @@ def evaluate(
                 if isinstance(result, Scores):
                     scores += result.rows
                     tables = joined(tables, result.tables)
-                    shown = {(one.target, one.unit) for one in samples}
-                    samples += [one for one in result.samples if (one.target, one.unit) not in shown]
+                    if name not in {sample.target for sample in samples}:
+                        samples += result.samples
                 else:
                     scores += result
             if isinstance(sim, HasTables):
                 tables |= sim.tables(target, images, trainer)
-            if hasattr(sim, "samples") and name not in {one.target for one in samples}:
-                samples += sim.samples(target)
         if methods or sims:
             dead += [activity(name, one) for one in record(target, images, trainer).values()]
     return Evaluation(

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError
+from neuronx.methods.pure.method import Pure, split_target, study
 from neuronx.recording.record import record
 from neuronx.targets.planted import planted, sums_of
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
-    from neuronx.methods.pure.method import Pure
     from neuronx.targets.target import Target
 
 
@@ -123,7 +123,7 @@ def plant(
     return Garden(made, pairs, shares, names)
 
 
-def recover(garden: Garden, pure: "Pure", probe: "Probe", trainer: TrainerFactory) -> list[Recovery]:
+def recover(garden: Garden, pure: Pure, probe: "Probe", trainer: TrainerFactory) -> list[Recovery]:
     """Splits the planted units and holds parts against sources.
 
     Args:
@@ -134,8 +134,9 @@ def recover(garden: Garden, pure: "Pure", probe: "Probe", trainer: TrainerFactor
     """
     from sklearn.metrics import adjusted_rand_score
 
-    found = pure.look(garden.target, probe, trainer, garden.layer)
-    recorded = record(pure.split(garden.target, probe, trainer), probe, trainer)[garden.layer]
+    findings = study(garden.target, probe, trainer, pure)
+    found = findings[garden.layer]
+    recorded = record(split_target(garden.target, findings, pure), probe, trainer)[garden.layer]
     test = probe.split("test")
     values = recorded.values[test]
     columns: dict[int, list[int]] = {}

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from neuronx.errors import UserError
+from neuronx.methods.pure.method import Pure, split_target, study
 from neuronx.metrics.bootstrap import interval, mean_and_sem
 from neuronx.recording.record import record
 from neuronx.scoring.correlation import Correlation
-from neuronx.types import Cell, Explanation, Judge, Method, Table, TrainerFactory, Unit
+from neuronx.types import Cell, Explanation, Judge, Method, Table, TrainerFactory, Unit, as_found
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
-    from neuronx.methods.pure.method import Pure
     from neuronx.targets.target import Target
 
 SPLIT, UNSPLIT, FREE = "split", "unsplit", "unsplit-free"
@@ -49,7 +49,7 @@ class SplitScore:
 
 
 def split_scores(
-    pure: "Pure",
+    pure: Pure,
     target: "Target",
     probe: "Probe",
     judge: Judge,
@@ -69,36 +69,37 @@ def split_scores(
     Raises:
         UserError: A describer whose number of terms cannot be set, or that is asked for fewer than one.
     """
-    split = pure.split(target, probe, trainer)
+    findings = study(target, probe, trainer, pure)
+    split = split_target(target, findings, pure)
+    describer = pure.describe[pure.describes]
     parts: dict[Unit, list[int]] = {}
     for recorded in record(split, probe, trainer).values():
         for column, unit in enumerate(recorded.units):
             if unit.part is not None:
                 parts.setdefault(replace(unit, part=None), []).append(column)
     columns = {layer: [c for unit, own in parts.items() if unit.layer == layer for c in own] for layer in split.layers}
-    explained = {SPLIT: with_terms(pure.describer, terms).explain(replace(split, units=columns), probe, trainer)}
-    explained[UNSPLIT] = []
+    split_in_terms = with_terms(describer, terms).explain(replace(split, units=columns), probe, trainer)
+    explained = {SPLIT: list(as_found(split_in_terms).explanations), UNSPLIT: []}
     for k in sorted({len(own) for own in parts.values()}):
         alike = {
             layer: [u.index for u, own in parts.items() if u.layer == layer and len(own) == k] for layer in columns
         }
         chosen = replace(target, units=alike)
-        explained[UNSPLIT] += with_terms(pure.describer, k * terms).explain(chosen, probe, trainer)
+        explained[UNSPLIT] += as_found(with_terms(describer, k * terms).explain(chosen, probe, trainer)).explanations
     # As parts of their unit, terms get the weights that fit.
     explained[FREE] = [
-        Explanation(replace(one.unit, part=at), ((concept, 1.0),))
-        for one in explained[UNSPLIT]
-        for at, (concept, _) in enumerate(one.terms)
+        Explanation(replace(whole.unit, part=at), ((concept, 1.0),))
+        for whole in explained[UNSPLIT]
+        for at, (concept, _) in enumerate(whole.terms)
     ]
     simulation = Correlation(floors=False, ceiling=False)
-    found: dict[tuple[str, Unit], Any] = {
-        (one.method, one.unit): one for one in simulation.score(explained, split, probe, judge, trainer)
+    scores: dict[tuple[str, Unit], Any] = {
+        (score.method, score.unit): score for score in simulation.score(explained, split, probe, judge, trainer)
     }
     p = {
         Unit(layer, unit): float(chance)
-        for layer in target.layers
-        for look in [pure.look(target, probe, trainer, layer)]
-        for unit, chance in zip(look.references.units.tolist(), look.verdicts.p, strict=True)
+        for layer, found in findings.items()
+        for unit, chance in zip(found.references.units.tolist(), found.verdicts.p, strict=True)
     }
     return [
         SplitScore(
@@ -106,13 +107,13 @@ def split_scores(
             p=p[unit],
             parts=len(own),
             terms=terms * len(own),
-            split=found[SPLIT, unit].value,
-            unsplit=found[UNSPLIT, unit].value,
-            free=found[FREE, unit].value,
-            explanations=(found[SPLIT, unit].explanation, found[UNSPLIT, unit].explanation),
+            split=scores[SPLIT, unit].value,
+            unsplit=scores[UNSPLIT, unit].value,
+            free=scores[FREE, unit].value,
+            explanations=(scores[SPLIT, unit].explanation, scores[UNSPLIT, unit].explanation),
         )
         for unit, own in parts.items()
-        if all((method, unit) in found and found[method, unit].status == "ok" for method in (SPLIT, UNSPLIT, FREE))
+        if all((method, unit) in scores and scores[method, unit].status == "ok" for method in (SPLIT, UNSPLIT, FREE))
     ]
 
 

@@ -1,19 +1,17 @@
 """The experiments on split units, as things to run: whether splitting helps to predict units, real and planted ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from neuronx.errors import UserError
 from neuronx.experiments.given import Given
 from neuronx.experiments.planting import plant, recover, summary
 from neuronx.experiments.split_scores import SplitScore, gains, groups_by_test, split_scores
+from neuronx.methods.pure.circuits import lower_layer
+from neuronx.methods.pure.method import Pure
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
 from neuronx.types import Cell, Judge, Table, Unit
-
-if TYPE_CHECKING:
-    from neuronx.methods.pure.method import Pure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +40,14 @@ class Splitting:
 
     def run(self, given: Given) -> str:
         """Scores them; writes `split_units.csv` and `split_gains.csv`, and `planted.csv` of planted units."""
-        from neuronx.methods.pure.circuits import lower_layer
-
         target, pure = given.one_target(), pure_of(given)
-        probe, level = given.images(target), pure.parts["alpha"] or 0.001
+        probe, level = given.images(target), pure.alpha or 0.001
         groups: dict[str, Sequence[Unit]] = {}
         text = ""
         if self.planted_in is not None:
             lower = self.lower or pure.lower or lower_layer(target, self.planted_in)
             garden = plant(target, probe, given.trainer, self.planted_in, self.double, self.single, self.seed)
-            found = recover(garden, pure.with_options(lower, level), probe, given.trainer)
+            found = recover(garden, replace(pure, lower=lower, alpha=level), probe, given.trainer)
             columns = ("unit", "sources", "p", "split", "parts", "rand", "part", "whole")
             rows = [
                 (o.unit.index, " + ".join(o.sources), o.p, int(o.split), o.parts, o.rand, o.part, o.whole)
@@ -59,11 +55,9 @@ class Splitting:
             ]
             given.write(write_csv, "planted.csv", columns, rows)
             text = shown("Planted units", (("planted", "mean"), list(summary(found).items()))) + "\n"
-            target, pure = garden.target, pure.with_options(lower, None)
+            target, pure = garden.target, replace(pure, lower=lower)
             groups = {"planted, two sources": garden.units(True), "planted, one source": garden.units(False)}
-        else:
-            pure = pure.with_options(pure.lower, None)
-        scores = split_scores(pure, target, probe, self.judge, given.trainer, self.terms)
+        scores = split_scores(replace(pure, alpha=None), target, probe, self.judge, given.trainer, self.terms)
         table = gains(scores, {**groups, **groups_by_test(scores, level)}, self.seed)
         given.write(write_csv, "split_units.csv", *_units(scores))
         given.write(write_csv, "split_gains.csv", *table)
@@ -84,10 +78,8 @@ def _text(cell: Cell) -> str:
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 
 
-def pure_of(given: Given) -> "Pure":
+def pure_of(given: Given) -> Pure:
     """The PURE among the methods; UserError where there is none."""
-    from neuronx.methods.pure.method import Pure
-
     found = [method for method in given.methods.values() if isinstance(method, Pure)]
     if not found:
         raise UserError("This experiment is about split units: choose explain=pure.")

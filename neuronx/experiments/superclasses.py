@@ -1,8 +1,7 @@
 """Are the parts of split units one kind of thing each? What labels say of references that only circuits have sorted."""
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,10 @@ from neuronx.errors import UserError
 from neuronx.experiments.entropy import Kinds, inside, kinds, reshuffled
 from neuronx.experiments.given import Given
 from neuronx.experiments.splitting import pure_of, shown
+from neuronx.methods.pure.choosing import choose
+from neuronx.methods.pure.clusters import products
+from neuronx.methods.pure.method import Pure, study
+from neuronx.methods.pure.references import Findings, mean_pool
 from neuronx.metrics.bootstrap import interval
 from neuronx.recording.record import record
 from neuronx.tables.csv import write_csv
@@ -21,7 +24,6 @@ from neuronx.types import Cell, Table
 if TYPE_CHECKING:
     from neuronx.concepts.clip import Clip
     from neuronx.data.probe import Probe
-    from neuronx.methods.pure.method import Pure
     from neuronx.targets.target import Target
     from neuronx.types import TrainerFactory
 
@@ -80,8 +82,7 @@ class Superclasses:
         Raises:
             UserError: No labels, `explain` without PURE, fewer than two parts, no draws, a level that is none.
         """
-        target, pure = given.one_target(), copy.copy(pure_of(given))
-        pure.references, pure.found = self.references, {}
+        target, pure = given.one_target(), replace(pure_of(given), references=self.references)
         probe = given.images(target)
         if probe.labels is None or not probe.class_names:
             raise UserError(f"`{probe.name}` has no labels, which say what references show.")
@@ -90,10 +91,9 @@ class Superclasses:
         levels = [kinds(probe.class_names, probe.hierarchy, level) for level in self.levels]
         units: list[list[Cell]] = []
         looked = tested = 0
-        for layer in target.layers:
-            found = pure.look(target, probe, given.trainer, layer)
+        for layer, found in study(target, probe, given.trainer, pure).items():
             looked, tested = looked + len(found.split), tested + int(found.split.sum())
-            for one in self.ways(pure, target, probe, given.trainer, layer):
+            for one in self.ways(pure, found, target, probe, given.trainer, layer):
                 for level in levels:
                     units += self._measure(one, level, probe.labels[one.rows], layer)
         table = summary(units, {level.name: level.count for level in levels}, self.seed)
@@ -101,26 +101,21 @@ class Superclasses:
         given.write(write_csv, "superclass_entropy.csv", *table)
         m, train = self.references, len(probe.splits["train"])
         title = f"Entropy, in bits, of superclasses in parts of {m} references out of {train} pictures of {probe.name}"
-        fewest = f"units without two parts of at least {pure.parts['min_size']} references are left out"
+        fewest = f"units without two parts of at least {pure.min_size} references are left out"
         note = f"{looked} units, of which the test of explain.pure splits {tested}; {fewest}."
         return f"{shown(title, table)}\n{note}\n"
 
     def ways(
-        self, pure: "Pure", target: "Target", probe: "Probe", trainer: "TrainerFactory", layer: str
+        self, pure: Pure, found: Findings, target: "Target", probe: "Probe", trainer: "TrainerFactory", layer: str
     ) -> list[Sorted]:
         """The references of a layer's units, sorted in all ways; units with fewer than two parts are left out."""
-        from neuronx.methods.pure.choosing import choose
-        from neuronx.methods.pure.clusters import products
-
-        found = pure.look(target, probe, trainer, layer)
-        own, options = found.references, {name: pure.parts[name] for name in ("min_size", "n_init", "seed")}
-        pool = "none" if "none" in target.layer_table(layers=[layer])[0].poolings else "avg"
-        values = record(target, probe, trainer, {layer: pool})[target.canonical(layer)].values
+        own, options = found.references, replace(pure, k=self.k)
+        values = record(target, probe, trainer, {layer: mean_pool(target, layer)})[target.canonical(layer)].values
         vectors = {"circuits": own.vectors, "activations": values[own.rows]}
         if self.clip is not None:
             vectors["embeddings"] = self.clip.embed_images(probe, trainer)[own.rows]
         sorts = {
-            f"{way}, k={self.k}": choose(products(points, own.counted), own.counted, self.k, **options).labels
+            f"{way}, k={self.k}": choose(products(points, own.counted), own.counted, options).labels
             for way, points in vectors.items()
         }
         sorts["circuits, tested"] = found.clusters.labels.where(found.split[:, None], 0)

@@ -36,7 +36,7 @@ def test_parts_and_wholes_have_as_many_terms(world, pure, trainer):
     split, _ = one.explanations
     assert split.count("|") == 1 and "odd" in split and "even" in split
     assert one.p < 0.01 and all(map(math.isfinite, (one.split, one.unsplit, one.free)))
-    everything = split_scores(pure.with_options(alpha=None), *world, judge, trainer, terms=1)
+    everything = split_scores(replace(pure, alpha=None), *world, judge, trainer, terms=1)
     assert [found.unit for found in everything] == [Unit("high", 0), Unit("high", 1)]
     assert groups_by_test(everything, 0.01) == {"polysemantic": [Unit("high", 0)], "pure": [Unit("high", 1)]}
 

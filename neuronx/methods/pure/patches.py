@@ -1,7 +1,7 @@
 """Reference patches: what a unit's references show where the unit fires, as pictures that a CLIP can look at."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,10 @@ from torch.utils.data import DataLoader
 from torchvision.ops import roi_align
 
 from neuronx.data.probe import Probe, Transform
-from neuronx.errors import unknown
 from neuronx.methods.pure.heat import heat_maps
 from neuronx.recording.gather import gather
 from neuronx.recording.maps import upsampled
-from neuronx.recording.pictures import view
+from neuronx.recording.pictures import View, view
 from neuronx.targets.preprocess import Preprocess
 from neuronx.types import TrainerFactory
 
@@ -31,11 +30,9 @@ SIZE = 224
 LEAST = 0.25
 """Side of the smallest crop, as a share of the picture's: of less a CLIP sees little."""
 WINDOW = 0.5
-"""Side of the crop around a peak."""
+"""The same of the crop around a peak, and of crops for people, who need more around it than a CLIP."""
 HEAT = 0.02
 """Of the largest heat: what is below does not count, as published."""
-CHUNK = 2**23
-"""Pixels of masks at a time."""
 
 
 def side_of(target: "Target", probe: Probe) -> int:
@@ -51,34 +48,34 @@ def find_masks(
     target: "Target",
     probe: Probe,
     trainer: TrainerFactory,
+    side: int,
     crop: str,
     heat: str = "auto",
-) -> tuple[Tensor, Tensor] | None:
-    """Where units (U,) fire on their exemplars: maps (U, m, h, w), and what counts in each is above a cut (U, m).
+) -> Iterator[Tensor]:
+    """What counts in the pictures of exemplars, for each unit (U,) in turn: masks (m, side, side) bool.
 
-    None where the whole picture counts: the layer has no positions, or nothing is to be cropped.
-
-    The cut of `mask` is the unit's threshold; on an image that does not reach it, half of the largest value there.
-    That of `heat` is 2 % of the largest value; `heat` says by what, see `heat_maps`.
+    Of `mask`, where the unit's map is above its threshold; of `heat`, where the heat map is above 2 % of its largest
+    value; of `peak`, the one pixel in the middle of the peak's cell; else everything, and so where the layer has no
+    positions. `heat` says by what heat maps are made, see `heat_maps`.
 
     Raises:
-        UserError: Another way to crop than mask, peak, heat or none; and as `heat_maps` does.
+        UserError: As `heat_maps` does.
     """
-    if crop not in CROPS:
-        raise unknown("way to crop", crop, CROPS)
-    layer = exemplars.layer
-    if crop == "none" or exemplars.grid is None:
-        return None
-    if crop == "heat":
-        maps = heat_maps(target, probe, layer, exemplars.rows[units], units, exemplars.places[units], heat)
-        return maps, HEAT * maps.amax((2, 3))
-    if crop == "peak":
-        height, width = exemplars.grid
-        maps = torch.zeros(*exemplars.rows[units].shape, height * width)
-        maps.scatter_(2, exemplars.places[units].clamp(min=0)[..., None], 1.0)
-        return maps.unflatten(2, (height, width)), torch.full(maps.shape[:2], 0.5)
-    maps = gather({layer: exemplars}, {layer: units}, target, probe, trainer)[0][layer]
-    return maps, exemplars.thresholds[units][:, None].expand(maps.shape[:2])
+    m, layer = exemplars.rows.shape[1], exemplars.layer
+    positions = crop != "none" and exemplars.grid is not None
+    if crop == "mask" and positions:
+        maps = gather({layer: exemplars}, {layer: units}, target, probe, trainer)[0][layer]
+    for at, unit in enumerate(units.tolist()):
+        rows, places = exemplars.rows[[unit]], exemplars.places[[unit]]
+        if not positions:
+            yield torch.ones(m, side, side, dtype=torch.bool)
+        elif crop == "peak":
+            yield _points(places[0], exemplars.grid, side)  # type: ignore[arg-type]
+        elif crop == "heat":
+            (hot,) = heat_maps(target, probe, layer, rows, torch.tensor([unit]), places, heat)
+            yield cut(hot, HEAT * hot.amax((1, 2)), side)
+        else:
+            yield cut(maps[at], exemplars.thresholds[unit].expand(m), side)
 
 
 def cut(maps: Tensor, cuts: Tensor, side: int) -> Tensor:
@@ -113,31 +110,10 @@ def boxes(masks: Tensor, least: float = LEAST) -> Tensor:
     return torch.stack([up, over, up + side, over + side], 1)
 
 
-def find_boxes(
-    exemplars: "Exemplars",
-    units: Tensor,
-    target: "Target",
-    probe: Probe,
-    trainer: TrainerFactory,
-    crop: str,
-    side: int,
-    heat: str = "auto",
-) -> Tensor:
-    """The crops (U, m, 4) int64 of the exemplars of units (U,), in pictures of `side`; see `boxes`, `find_masks`."""
-    if len(units) and crop == "heat" and (step := max(1, CHUNK // (exemplars.rows.shape[1] * side**2))) < len(units):
-        own = units.split(step)  # heat is as large as the pictures
-        return torch.cat([find_boxes(exemplars, some, target, probe, trainer, crop, side, heat) for some in own])
-    found = find_masks(exemplars, units, target, probe, trainer, crop, heat)
-    shape = exemplars.rows[units].shape
-    if found is None:
-        return torch.tensor([0, 0, side, side]).expand(*shape, 4).contiguous()
-    maps, cuts = found[0].flatten(0, 1), found[1].flatten()
-    least = WINDOW if crop == "peak" else LEAST
-    parts = []
-    for some in torch.arange(len(maps)).split(max(1, CHUNK // side**2)):
-        inside = _points(maps[some], side) if crop == "peak" else cut(maps[some], cuts[some], side)
-        parts.append(boxes(inside, least))
-    return torch.cat(parts).view(*shape, 4)
+def seen(probe: Probe, rows: Tensor, shown: View) -> Tensor:
+    """Pictures of rows (B,) as a network sees them: (B, 3, S, S) uint8."""
+    pictures = probe.load(rows.tolist())
+    return shown(pictures) if isinstance(pictures, Tensor) else torch.stack([shown(picture) for picture in pictures])
 
 
 def cropped(pictures: Tensor, boxes: Tensor, side: int) -> Tensor:
@@ -172,14 +148,11 @@ class Patches(Probe):
     def load(self, rows: Sequence[int]) -> Tensor | list[Image.Image]:
         """The patches: (B, 3, S, S) uint8, or PIL pictures for transforms that take no batches."""
         own, at = self.rows[list(rows)].unique(return_inverse=True)
-        pictures = self.probe.load(own.tolist())
-        seen = (
-            self.shown(pictures) if isinstance(pictures, Tensor) else torch.stack([self.shown(one) for one in pictures])
-        )
-        found = cropped(seen[at], self.boxes[list(rows)], self.side).round().clamp(0, 255).byte()
+        crops = cropped(seen(self.probe, own, self.shown)[at], self.boxes[list(rows)], self.side)
+        patches = crops.round().clamp(0, 255).byte()
         if not self.as_pictures:
-            return found
-        return [Image.fromarray(one.permute(1, 2, 0).contiguous().numpy()) for one in found]
+            return patches
+        return [Image.fromarray(patch.permute(1, 2, 0).contiguous().numpy()) for patch in patches]
 
     def loader(self, transform: Transform, rows: Tensor | None = None, **options: object) -> DataLoader:
         """As any probe's; PIL pictures for a transform that is no `Preprocess`."""
@@ -195,10 +168,9 @@ class Patches(Probe):
         return content.hexdigest()
 
 
-def _points(maps: Tensor, side: int) -> Tensor:
-    """The middle of the largest cell of maps (P, h, w), as masks (P, side, side) of one pixel."""
-    height, width = maps.shape[1:]
-    at = maps.flatten(1).argmax(1)
-    y = ((at // width + 0.5) * side / height).long().clamp(max=side - 1)
-    x = ((at % width + 0.5) * side / width).long().clamp(max=side - 1)
-    return torch.nn.functional.one_hot(y * side + x, side * side).bool().view(-1, side, side)
+def _points(places: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """The middle of cells y * w + x (P,) of a grid (h, w), as masks (P, side, side) of one pixel."""
+    height, width = grid
+    y, x = ((places // width + 0.5) * side / height).long(), ((places % width + 0.5) * side / width).long()
+    at = y.clamp(max=side - 1) * side + x.clamp(max=side - 1)
+    return torch.nn.functional.one_hot(at, side * side).bool().view(-1, side, side)

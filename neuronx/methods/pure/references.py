@@ -1,50 +1,89 @@
 """The references of units and what their circuits tell: whether a unit is one thing, and if not, which parts it has."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
-from neuronx.methods.pure.choosing import choose, silhouette
+from neuronx.methods.pure.choosing import PartOptions, choose, silhouette
 from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.clusters import Clusters, distances, products
+from neuronx.methods.pure.heat import check_heat
+from neuronx.methods.pure.patches import CROPS
 from neuronx.methods.pure.polysemantic import Verdicts, verdicts
 from neuronx.methods.pure.relevant import RULES, find_relevant
-from neuronx.recording.exemplars import find_exemplars
+from neuronx.recording.exemplars import Exemplars, find_exemplars
 from neuronx.types import TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
-
 CHOSEN_BY = ("activation", *RULES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions:
+    """Which images are the references of a unit, what their circuits are, and what of them is shown.
+
+    Attributes:
+        references: Train images of each unit.
+        chosen_by: What makes a reference: the unit's activation there (as published), or its relevance for the
+            predicted class, by `lrp` or by `gradient` times activation (RelMax).
+        lower: Layer that circuits lead to; the one before by default.
+        rule: Of relevance: gradient (as published), lrp or adjacent.
+        positions: Which positions of a map count: activation (all, as published), peak or one.
+        crop: Of pictures: `mask` (the square around where the unit's map is above its threshold), `peak` (half of the
+            picture, around the peak), `heat` (what drives the peak) or `none` (whole pictures).
+        heat: Of `crop=heat`: `lrp` (as published; needs zennit), `gradient` (times pixel), or `auto`: lrp where zennit
+            is installed and its rules cover the network, gradient elsewhere.
+    """
+
+    references: int = 100
+    chosen_by: str = "activation"
+    lower: str | None = None
+    rule: str = "gradient"
+    positions: str = "activation"
+    crop: str = "mask"
+    heat: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise unknown("way to crop", self.crop, CROPS)
+        if self.chosen_by not in CHOSEN_BY:
+            raise unknown("way to choose references", self.chosen_by, CHOSEN_BY)
+        check_heat(self.heat)
 
 
 @dataclass(frozen=True)
 class References:
-    """The images on which units fire most, and the circuits there.
+    """The images on which the units of one layer fire most, and the circuits there.
 
     Attributes:
         units: (U,) int64, the units, columns of the layer.
-        rows: (U, m) int64, the images, strongest first.
+        exemplars: The images of all units of the layer, with thresholds of activation.
         vectors: (U, m, C') float32, the circuits.
         counted: (U, m) bool; false where the unit does not fire on the image, which happens to units that fire rarely.
         lower: The layer that circuits lead to.
     """
 
     units: Tensor
-    rows: Tensor
+    exemplars: Exemplars
     vectors: Tensor
     counted: Tensor
     lower: str
 
+    @property
+    def rows(self) -> Tensor:
+        """(U, m) int64, the images, strongest first."""
+        return self.exemplars.rows[self.units]
+
 
 @dataclass(frozen=True)
 class Findings:
-    """What the circuits of U units tell.
+    """What the circuits of U units of one layer tell.
 
     Attributes:
         references: Of the units.
@@ -61,91 +100,64 @@ class Findings:
     split: Tensor
 
 
-def find_references(
-    target: "Target",
-    probe: "Probe",
-    trainer: TrainerFactory,
-    layer: str,
-    units: Tensor,
-    m: int,
-    lower: str | None = None,
-    chosen_by: str = "activation",
-    **options: Any,
-) -> References:
-    """The m train images on which each unit (U,) is strongest at any position, and its circuits there.
+def asked_units(target: "Target", layer: str) -> Tensor:
+    """The units of a layer that were asked for: (U,) int64."""
+    own = range(target.layer_table(layers=[layer])[0].units) if target.units is None else target.units[layer]
+    return torch.tensor(list(own), dtype=torch.int64)
 
-    Args:
-        target: The network.
-        probe: The images.
-        trainer: Makes trainers.
-        layer: Of the units.
-        units: (U,) int64.
-        m: References of each unit.
-        lower: Layer that circuits lead to; as `circuit_vectors` chooses by default.
-        chosen_by: What is strongest: `activation`, or its relevance for the predicted class, by `lrp` or by `gradient`
-            times activation (RelMax).
-        options: Of `circuit_vectors`.
+
+def mean_pool(target: "Target", layer: str) -> str:
+    """The pooling of a layer that is a mean over positions."""
+    return "none" if "none" in target.layer_table(layers=[layer])[0].poolings else "avg"
+
+
+def find_references(
+    target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str, units: Tensor, options: ReferenceOptions
+) -> References:
+    """The train images on which each unit (U,) is strongest at any position, and its circuits there.
 
     Raises:
         UserError: More references than train images, and as `circuit_vectors`.
     """
-    train = probe.splits["train"]
+    m, train = options.references, probe.splits["train"]
     if not 2 <= m <= len(train):
         raise UserError(
             f"references={m} of PURE: write a number from 2 to {len(train)}, the train images of {probe.name}."
         )
-    if chosen_by not in CHOSEN_BY:
-        raise unknown("way to choose references", chosen_by, CHOSEN_BY)
-    if chosen_by == "activation":
-        found = find_exemplars(target, probe, trainer, [layer], k=m, rows=train)[target.canonical(layer)]
-    else:
-        found = find_relevant(target, probe, trainer, layer, m, classes="predicted", rule=chosen_by, rows=train)
-    rows, fires = found.rows[units], found.peaks[units] > 0
+    exemplars = find_exemplars(target, probe, trainer, [layer], k=m, rows=train)[target.canonical(layer)]
+    if options.chosen_by != "activation":
+        rule = options.chosen_by
+        found = find_relevant(target, probe, trainer, layer, m, classes="predicted", rule=rule, rows=train)
+        exemplars = replace(exemplars, rows=found.rows, peaks=found.peaks, places=found.places)
+    rows, fires = exemplars.rows[units], exemplars.peaks[units] > 0
     pairs = rows[fires], units[:, None].expand_as(rows)[fires]
-    circuits = circuit_vectors(target, probe, trainer, layer, *pairs, lower=lower, **options)
+    circuits = circuit_vectors(
+        *(target, probe, trainer, layer, *pairs), lower=options.lower, rule=options.rule, seed=options.positions
+    )
     vectors = torch.zeros(*rows.shape, circuits.vectors.shape[1])
     vectors[fires] = circuits.vectors
-    return References(units, rows, vectors, fires & (vectors != 0).any(2), circuits.lower)
+    return References(units, exemplars, vectors, fires & (vectors != 0).any(2), circuits.lower)
 
 
-def find_parts(
-    references: References,
-    k: int | str,
-    *,
-    alpha: float | None = 0.001,
-    most: int = 5,
-    min_size: int = 5,
-    n_init: int = 10,
-    draws: int = 50,
-    seed: int = 0,
-) -> Findings:
+def find_parts(references: References, options: PartOptions) -> Findings:
     """Tests which units are polysemantic and clusters their references into parts.
-
-    Args:
-        references: Of the units.
-        k: Number of parts, or how to choose it: see `choosing.choose`.
-        alpha: A unit is split where one cloud would look as split with a smaller chance; None splits every unit whose
-            references make at least two parts.
-        most: Parts at most.
-        min_size: References that a part needs.
-        n_init: Restarts of k-means.
-        draws: Clouds that the test draws for each unit.
-        seed: Of centres and clouds.
 
     Raises:
         UserError: Fewer references than parts.
     """
-    wanted = k if isinstance(k, int) else 2
-    if references.rows.shape[1] < wanted * min_size:
+    fewest = (options.k if isinstance(options.k, int) else 2) * options.min_size
+    if references.rows.shape[1] < fewest:
         raise UserError(
-            f"{references.rows.shape[1]} references make no {wanted} parts of at least {min_size} each: "
-            "set more references, or a smaller min_size."
+            f"{references.rows.shape[1]} references make no {fewest // options.min_size} parts of at least "
+            f"{options.min_size} each: set more references, or a smaller min_size."
         )
+    alpha = options.alpha
     if alpha is not None and not 0 < alpha < 1:
         raise UserError(f"alpha={alpha} of PURE: write a number between 0 and 1, or null to split all units.")
     inner = products(references.vectors, references.counted)
-    tested = verdicts(inner, references.counted, draws=draws, seed=seed, fewest=2 * min_size)
-    found = choose(inner, references.counted, k, most=most, min_size=min_size, n_init=n_init, seed=seed)
-    several = (found.sizes > 0).sum(1) > 1
+    few = 2 * options.min_size
+    tested = verdicts(inner, references.counted, draws=options.draws, seed=options.seed, fewest=few)
+    clusters = choose(inner, references.counted, options)
+    several = (clusters.sizes > 0).sum(1) > 1
     split = several if alpha is None else several & (tested.p < alpha)
-    return Findings(references, tested, found, silhouette(distances(inner), found.labels, found.k), split)
+    return Findings(references, tested, clusters, silhouette(distances(inner), clusters.labels, clusters.k), split)

@@ -1,28 +1,64 @@
-"""The references of a layer's units as `sim=purity` compares them: patches to look at, and vectors to cluster by."""
+"""References to look at and to compare: cropped to where the unit fires, with vectors to cluster by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from neuronx.errors import UserError, unknown
-from neuronx.methods.pure.choosing import choose
+from neuronx.methods.pure.choosing import PartOptions, choose
 from neuronx.methods.pure.clusters import products
-from neuronx.methods.pure.heat import check_heat
-from neuronx.methods.pure.method import recorded_units
-from neuronx.methods.pure.patches import CROPS, Patches, find_boxes, side_of
-from neuronx.methods.pure.pictured import samples_of
-from neuronx.methods.pure.references import find_references
-from neuronx.recording.exemplars import find_exemplars
+from neuronx.methods.pure.patches import LEAST, WINDOW, Patches, boxes, cropped, find_masks, seen, side_of
+from neuronx.methods.pure.references import ReferenceOptions, References, asked_units, find_references, mean_pool
+from neuronx.recording.pictures import view
 from neuronx.recording.record import record
 from neuronx.recording.virtual import without_parts
-from neuronx.types import PartSamples, TrainerFactory
+from neuronx.types import PartSamples, TrainerFactory, Unit
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
+
+
+def samples_of(
+    target: "Target",
+    probe: "Probe",
+    trainer: TrainerFactory,
+    references: References,
+    which: Tensor,
+    labels: Tensor,
+    names: Sequence[tuple[str, ...]],
+    options: ReferenceOptions,
+) -> list[PartSamples]:
+    """Crops the references of some units to where these fire.
+
+    Args:
+        target: The network.
+        probe: The images.
+        trainer: Makes trainers.
+        references: Of units.
+        which: (V,) int64, places of units among those.
+        labels: (V, m) int64, the part of each reference; those of -1 are not shown.
+        names: What is said of each part of each unit.
+        options: Of crops.
+    """
+    target, exemplars = without_parts(target), references.exemplars
+    side, units, whole = side_of(target, probe), references.units[which], exemplars.grid is None
+    shown, made = view(target.transform, side), []
+    masks = find_masks(exemplars, units, target, probe, trainer, side, options.crop, options.heat)
+    for at, unit, own, inside, name in zip(which, units.tolist(), labels, masks, names, strict=True):
+        counted = own >= 0
+        inside = inside[counted]
+        crops = seen(probe, references.rows[at][counted], shown)
+        shape: Tensor | None = None
+        if not whole and options.crop != "none":
+            where = boxes(inside, WINDOW)
+            crops = cropped(crops, where, side).round().clamp(0, 255).byte()
+            shape = (cropped(inside[:, None], where, side) > 0.5).byte() if options.crop != "peak" else None
+        what = Unit(exemplars.layer, unit)
+        made.append(PartSamples(target.name, what, name, own[counted], crops, shape, references.vectors[at][counted]))
+    return made
 
 
 @dataclass(frozen=True)
@@ -30,52 +66,39 @@ class Sample:
     """The references of U units of one layer, m of each.
 
     Attributes:
-        units: (U,) int64, columns of the layer.
-        rows: (U, m) int64, the images, strongest first.
-        counted: (U, m) bool; false where the unit does not fire.
-        patches: The crops of the references.
+        references: With circuits.
+        patches: Their crops.
         at: (U, m) int64, the crop of each reference.
         vectors: What to cluster by: name -> a table (n, D), and which of its rows (U, m) each reference has.
     """
 
-    units: Tensor
-    rows: Tensor
-    counted: Tensor
+    references: References
     patches: Patches
     at: Tensor
     vectors: Mapping[str, tuple[Tensor, Tensor]]
 
+    @property
+    def units(self) -> Tensor:
+        """(U,) int64, columns of the layer."""
+        return self.references.units
 
-@dataclass(frozen=True)
-class Samples:
-    """Finds references, their circuits and their crops, and clusters vectors of any kind by k-means.
+    @property
+    def counted(self) -> Tensor:
+        """(U, m) bool; false where the unit does not fire."""
+        return self.references.counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(ReferenceOptions):
+    """The references of layers as `sim=purity` compares them, and clusters of vectors of any kind by k-means.
 
     Attributes:
-        references: Train images of each unit.
-        crop: `mask` (the square around where the unit's map is above its threshold), `peak` (half of the picture,
-            around the peak), `heat` (what drives the peak) or `none` (whole pictures).
-        heat: Of `crop=heat`: `lrp` (as published; needs zennit), `gradient` (times pixel), or `auto`: lrp where zennit
-            is installed and its rules cover the network, gradient elsewhere.
-        lower: Layer that circuits lead to; the one before by default.
-        rule: Of relevance: gradient (as published), lrp or adjacent.
-        positions: Which positions of a map count: activation (all, as published), peak or one.
         n_init: Restarts of k-means.
         seed: Of k-means.
     """
 
-    references: int = 100
-    crop: str = "mask"
-    heat: str = "auto"
-    lower: str | None = None
-    rule: str = "gradient"
-    positions: str = "activation"
     n_init: int = 10
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.crop not in CROPS:
-            raise unknown("way to crop", self.crop, CROPS)
-        check_heat(self.heat)
 
     def sample(self, target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str) -> Sample:
         """The references of the units asked for, with the vectors `pure` and `activations`.
@@ -86,22 +109,17 @@ class Samples:
             UserError: As `find_references`.
         """
         target = without_parts(target)
-        row = target.layer_table(layers=[layer])[0]
-        units = torch.tensor(recorded_units(target, layer, row.units), dtype=torch.int64)
-        options: dict[str, Any] = {"rule": self.rule, "seed": self.positions}
-        found = find_references(target, probe, trainer, layer, units, self.references, self.lower, **options)
-        train = probe.splits["train"]
-        exemplars = find_exemplars(target, probe, trainer, [layer], k=self.references, rows=train)
-        side = side_of(target, probe)
-        own = exemplars[target.canonical(layer)]
-        where = find_boxes(own, units, target, probe, trainer, self.crop, side, self.heat)
-        order = found.rows.flatten().argsort(stable=True)
-        patches = Patches(probe, target.transform, found.rows.flatten()[order], where.flatten(0, 1)[order], side)
-        pool = "none" if "none" in row.poolings else "avg"
+        found = find_references(target, probe, trainer, layer, asked_units(target, layer), self)
+        side, least = side_of(target, probe), WINDOW if self.crop == "peak" else LEAST
+        masks = find_masks(found.exemplars, found.units, target, probe, trainer, side, self.crop, self.heat)
+        rows, where = found.rows.flatten(), torch.cat([boxes(inside, least) for inside in masks])
+        order = rows.argsort(stable=True)
+        patches = Patches(probe, target.transform, rows[order], where[order], side)
+        pool = mean_pool(target, layer)
         values = record(target, probe, trainer, {layer: pool})[target.canonical(layer)].values
-        places = torch.arange(found.rows.numel()).view_as(found.rows)
+        places = torch.arange(len(rows)).view_as(found.rows)
         vectors = {"pure": (found.vectors.flatten(0, 1), places), "activations": (values, found.rows)}
-        return Sample(units, found.rows, found.counted, patches, order.argsort().view_as(found.rows), vectors)
+        return Sample(found, patches, order.argsort().view_as(found.rows), vectors)
 
     def cluster(self, vectors: Tensor, counted: Tensor, k: int) -> Tensor:
         """k-means of each unit's vectors (U, m, D) that count (U, m): labels (U, m) int64, -1 for those that do not.
@@ -109,25 +127,13 @@ class Samples:
         Raises:
             UserError: k below 1.
         """
-        if k < 1:
-            raise UserError(f"{k} clusters: it must be at least 1.")
-        inner = products(vectors, counted)
-        return choose(inner, counted, k, min_size=1, n_init=self.n_init, seed=self.seed).labels
+        options = PartOptions(k=k, min_size=1, n_init=self.n_init, seed=self.seed)
+        return choose(products(vectors, counted), counted, options).labels
 
     def show(
-        self,
-        target: "Target",
-        probe: "Probe",
-        trainer: TrainerFactory,
-        layer: str,
-        sample: Sample,
-        which: Tensor,
-        k: int,
+        self, target: "Target", probe: "Probe", trainer: TrainerFactory, sample: Sample, which: Tensor, k: int
     ) -> list[PartSamples]:
         """The references of some of a sample's units (V,), by k clusters of their circuits, to be pictured."""
-        table, at = sample.vectors["pure"]
-        vectors = table[at[which]]
-        labels = self.cluster(vectors, sample.counted[which], k)
-        units, rows = sample.units[which], sample.rows[which]
-        names = [("",) * k] * len(which)
-        return samples_of(target, probe, trainer, layer, units, rows, vectors, labels, names, self.crop, self.heat)
+        own = sample.references
+        labels = self.cluster(own.vectors[which], own.counted[which], k)
+        return samples_of(target, probe, trainer, own, which, labels, [("",) * k] * len(which), self)

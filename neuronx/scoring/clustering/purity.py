@@ -5,7 +5,7 @@ their pictures are in the space of a network that had no part in making them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -19,7 +19,7 @@ from neuronx.recording.record import record
 from neuronx.scoring.clustering.purity_tables import Measured, Studied, alignment_table, purity_table, score_rows
 from neuronx.scoring.floors import CEILING
 from neuronx.targets.target import Target
-from neuronx.types import Explanation, Judge, PartSamples, Score, Table, TrainerFactory
+from neuronx.types import Explanation, Judge, PartSamples, Scores, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -31,8 +31,8 @@ Vectors = tuple[Tensor, Tensor]
 """A table (n, D), and which of its rows (U, m) the references have."""
 
 
-class References(Protocol):
-    """Who finds and clusters references: `neuronx.methods.pure.samples.Samples`."""
+class ReferenceSource(Protocol):
+    """Finds and clusters references: `neuronx.methods.pure.samples.Samples`."""
 
     @property
     def references(self) -> int:
@@ -45,7 +45,7 @@ class References(Protocol):
         ...
 
     def sample(self, target: Target, probe: "Probe", trainer: TrainerFactory, layer: str) -> Any:
-        """Units (U,), rows, counted and at (U, m), patches and vectors, as `Sample` says."""
+        """Units (U,), counted and at (U, m), patches and vectors, as `Sample` says."""
         ...
 
     def cluster(self, vectors: Tensor, counted: Tensor, k: int) -> Tensor:
@@ -53,7 +53,7 @@ class References(Protocol):
         ...
 
     def show(
-        self, target: Target, probe: "Probe", trainer: TrainerFactory, layer: str, sample: Any, which: Tensor, k: int
+        self, target: Target, probe: "Probe", trainer: TrainerFactory, sample: Any, which: Tensor, k: int
     ) -> Sequence[PartSamples]:
         """The references of some of a sample's units, by clusters of their circuits."""
         ...
@@ -82,7 +82,7 @@ class Purity:
         seed: Of shuffles and intervals.
     """
 
-    references: References
+    references: ReferenceSource
     embeddings: "Clip | Target | None" = None
     space: "Clip | Target | None" = None
     tokens: bool = False
@@ -90,8 +90,6 @@ class Purity:
     draws: int = 10
     shown: int = 5
     seed: int = 0
-    studied: dict[tuple[str, str, str], Studied] = field(default_factory=dict, compare=False, repr=False)
-    pictures: dict[tuple[str, str], Sequence[PartSamples]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 2 or self.draws < 1:
@@ -110,24 +108,27 @@ class Purity:
         judge: Judge,
         trainer: TrainerFactory,
         words: Sequence[str] = (),
-    ) -> list[Score]:
+    ) -> Scores:
         """Scores the units asked for; explanations and words play no part.
+
+        Returns:
+            Beside scores, the tables `purity.csv` and `alignment.csv`, and references of the units that split best.
 
         Raises:
             UserError: A judge that embeds no pictures, or that is the CLIP whose embeddings are clustered; too few
                 train images; layers without a lower one.
         """
         space = self._space(judge)
-        found: list[Score] = []
+        studies: list[Studied] = []
+        samples: list[PartSamples] = []
         for layer, pool in target.layers.items():
             sample = self.references.sample(target, probe, trainer, layer)
-            measured_in = self._embed(space, sample.patches, trainer)
             vectors: dict[str, Vectors] = dict(sample.vectors)
             if self.embeddings is not None:
                 vectors["embeddings"] = self._embed(self.embeddings, sample.patches, trainer), sample.at
-            vectors[CEILING] = measured_in, sample.at
+            vectors[CEILING] = self._embed(space, sample.patches, trainer), sample.at
             live = sample.counted.sum(1) >= 2 * max(self.ks)
-            one = Studied(
+            study = Studied(
                 target=target.name,
                 layer=target.canonical(layer),
                 pool=pool,
@@ -140,28 +141,17 @@ class Purity:
                 measured=self._measure(vectors, sample.counted, live),
                 aligned=self._align(vectors, sample.counted, live),
             )
-            self.studied[one.target, one.layer, one.space] = one
-            found += score_rows(one, self.ks)
-            if (one.target, one.layer) not in self.pictures and self.shown:
-                made = self.references.show(target, probe, trainer, layer, sample, self._purest(one), min(self.ks))
-                self.pictures[one.target, one.layer] = made
-        return found
+            studies.append(study)
+            if self.shown:
+                samples += self.references.show(target, probe, trainer, sample, self._purest(study), min(self.ks))
+        rows = [row for study in studies for row in score_rows(study, self.ks)]
+        tables = {"purity.csv": purity_table(studies, self.seed), "alignment.csv": alignment_table(studies, self.seed)}
+        return Scores(rows, tables, samples)
 
-    def tables(self, target: Target, probe: "Probe", trainer: TrainerFactory) -> dict[str, Table]:
-        """`purity.csv` and `alignment.csv`, of all that was scored so far."""
-        return {
-            "purity.csv": purity_table(list(self.studied.values()), self.seed),
-            "alignment.csv": alignment_table(list(self.studied.values()), self.seed),
-        }
-
-    def samples(self, target: Target) -> list[PartSamples]:
-        """References of the units of a network that split best by circuits."""
-        return [one for (name, _), ones in self.pictures.items() if name == target.name for one in ones]
-
-    def _purest(self, one: Studied) -> Tensor:
+    def _purest(self, study: Studied) -> Tensor:
         """Which units are pictured: places among those asked for."""
-        live = one.live.nonzero().squeeze(1)
-        gaps = [m.gap for m in one.measured if (m.way, m.k, m.held) == ("pure", min(self.ks), False)]
+        live = study.live.nonzero().squeeze(1)
+        gaps = [m.gap for m in study.measured if (m.way, m.k, m.held) == ("pure", min(self.ks), False)]
         return live[gaps[0].argsort(descending=True, stable=True)[: self.shown]] if gaps else live
 
     def _space(self, judge: Judge) -> "Clip | Target":

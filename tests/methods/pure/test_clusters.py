@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from neuronx.errors import UserError
-from neuronx.methods.pure.choosing import choose, dissolved, silhouette
+from neuronx.methods.pure.choosing import PartOptions, choose, dissolved, silhouette
 from neuronx.methods.pure.clusters import distances, kmeans, products
 
 
@@ -68,9 +68,9 @@ def test_few_points_and_no_clusters_are_mistakes():
         with pytest.raises(UserError, match="at least 1"):
             kmeans(inner, k, n_init=n_init)
     with pytest.raises(UserError, match="at least 1"):
-        choose(inner, torch.ones(1, 3, dtype=torch.bool), 0)
+        choose(inner, torch.ones(1, 3, dtype=torch.bool), PartOptions(k=0))
     with pytest.raises(UserError, match="silhouette"):
-        choose(inner, torch.ones(1, 3, dtype=torch.bool), "silhouete")
+        choose(inner, torch.ones(1, 3, dtype=torch.bool), PartOptions(k="silhouete"))
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -87,13 +87,15 @@ def test_silhouettes_are_those_of_scikit_learn(k):
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_the_number_of_parts_is_found(way, k):
     points, labels = blobs(units=3, points=40, k=k, apart=8)
-    found = choose(products(points, everything(points)), everything(points), way)
+    found = choose(products(points, everything(points)), everything(points), PartOptions(k=way))
     assert [adjusted_rand_score(a, b) for a, b in zip(labels, found.labels, strict=True)] == [1] * 3
 
 
 def test_the_gap_leaves_one_cloud_whole():
     points, _ = blobs(units=3, points=40, k=1)
-    assert choose(products(points, everything(points)), everything(points), "gap").labels.unique().tolist() == [0]
+    assert choose(
+        products(points, everything(points)), everything(points), PartOptions(k="gap")
+    ).labels.unique().tolist() == [0]
 
 
 def test_small_parts_join_the_nearest():

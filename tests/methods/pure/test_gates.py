@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles_pure_splits import blobs
 
-from neuronx.methods.pure import distilled
-from neuronx.methods.pure.gates import centres, hard, reject, soft, squared_distances
+from neuronx.methods.pure.gates import centres, fit, hard, reject, soft, squared_distances
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_the_distilled_gate_learns_what_the_circuits_say():
     labels = torch.stack([(lower[:, 0] > lower[:, 1]).long(), torch.zeros(400).long(), lower[:, 2:5].argmax(1)], 1)
     labels[::7, 0] = -1
     there = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
-    learnt = distilled.fit(lower[:300], labels[:300], there)
+    learnt = fit(lower[:300], labels[:300], there)
     right = (learnt.parts(lower[300:]) == labels[300:]) | (labels[300:] < 0)
     assert right.float().mean(0).min() > 0.9
     assert right[:, 1].all()

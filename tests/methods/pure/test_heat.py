@@ -12,7 +12,7 @@ from torch import nn
 
 from neuronx.errors import UserError
 from neuronx.methods.pure.heat import find_heat, heat_maps
-from neuronx.methods.pure.patches import HEAT, boxes, cut, find_boxes
+from neuronx.methods.pure.patches import HEAT, boxes, cut, find_masks
 from neuronx.methods.pure.samples import Samples
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.targets.target import Target
@@ -112,8 +112,8 @@ def test_without_heat_the_whole_picture_counts(trainer, heat):
     found = find_exemplars(target, probe, trainer, k=3, rows=torch.arange(7))["stage2"]
     maps = heat_maps(target, probe, "stage2", found.rows[:1], torch.tensor([0]), found.places[:1], heat)
     assert not maps.any()
-    made = find_boxes(found, torch.tensor([0]), target, probe, trainer, "heat", 16, heat)
-    assert (made == torch.tensor([0, 0, 16, 16])).all()
+    (masks,) = find_masks(found, torch.tensor([0]), target, probe, trainer, 16, "heat", heat)
+    assert (boxes(masks) == torch.tensor([0, 0, 16, 16])).all()
 
 
 def test_crops_have_inclusive_ends_and_stay_inside():

@@ -5,7 +5,7 @@ from oracles_pure_splits import Meanings, network
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError
 from neuronx.methods.pure.heat import heat_maps
-from neuronx.methods.pure.patches import Patches, boxes, cropped, cut, find_boxes
+from neuronx.methods.pure.patches import WINDOW, Patches, boxes, cropped, cut, find_masks
 from neuronx.methods.pure.samples import Samples
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.targets.preprocess import Preprocess
@@ -75,7 +75,9 @@ def test_patches_are_a_probe():
 def test_every_way_to_crop_gives_squares(crop, trainer):
     target, probe = network(), Meanings(60)
     found = find_exemplars(target, probe, trainer, k=4, rows=probe.splits["train"])["high"]
-    made = find_boxes(found, torch.tensor([1, 0]), target, probe, trainer, crop, 8)
+    masks = list(find_masks(found, torch.tensor([1, 0]), target, probe, trainer, 8, crop))
+    assert [mask.shape for mask in masks] == [(4, 8, 8)] * 2
+    made = torch.stack([boxes(mask, WINDOW if crop == "peak" else 0.25) for mask in masks])
     assert made.shape == (2, 4, 4)
     assert torch.equal(made[..., 2] - made[..., 0], made[..., 3] - made[..., 1])
     if crop == "peak":
@@ -105,15 +107,16 @@ def test_mistakes_are_told():
 def test_samples_have_crops_and_vectors_of_every_reference(trainer):
     target, probe = network(), Meanings(100)
     found = Samples(references=12, crop="none").sample(target, probe, trainer, "high")
-    assert found.rows.shape == found.at.shape == found.counted.shape == (3, 12)
-    assert torch.equal(found.patches.rows[found.at], found.rows)
+    own = found.references.rows
+    assert own.shape == found.at.shape == found.counted.shape == (3, 12)
+    assert torch.equal(found.patches.rows[found.at], own)
     assert (found.patches.rows.diff() >= 0).all()
     assert found.counted[:2].all() and not found.counted[2].any()
     table, at = found.vectors["pure"]
     circuits = table[at]
     assert circuits.shape == (3, 12, 8)
     labels = Samples().cluster(circuits[:1], found.counted[:1], 2)
-    of_class = probe.labels[found.rows[0]]
+    of_class = probe.labels[own[0]]
     assert abs(float((labels[0] == of_class).float().mean()) - 0.5) == 0.5
     values, rows = found.vectors["activations"]
     assert values[rows].shape == (3, 12, 3)

@@ -7,8 +7,8 @@ from oracles_pure_splits import Meanings, network
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
 from neuronx.methods.linear.method import LinearExplanations
-from neuronx.methods.pure.method import Pure
-from neuronx.methods.pure.references import find_references
+from neuronx.methods.pure.method import Pure, split_target, study
+from neuronx.methods.pure.references import ReferenceOptions, find_references
 from neuronx.methods.pure.relevant import find_relevant
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.record import record
@@ -35,6 +35,11 @@ def pure(**options):
     return Pure({"namer": Namer()}, **({"references": 60, "draws": 10, "alpha": 0.01} | options))
 
 
+def with_parts(target, probe, trainer, **options):
+    how = pure(**options)
+    return split_target(target, study(target, probe, trainer, how), how)
+
+
 @pytest.fixture
 def world():
     return network(), Meanings()
@@ -43,7 +48,7 @@ def world():
 @pytest.mark.parametrize("gate", ["hard", "soft", "reject", "distilled"])
 def test_parts_add_up_to_their_unit_on_all_images(world, trainer, gate):
     target, probe = world
-    split = pure(gate=gate).split(target, probe, trainer)
+    split = with_parts(target, probe, trainer, gate=gate)
     recorded = record(split, probe, trainer)["high"]
     own, parts = recorded.values[:, :3], recorded.values[:, 3:]
     assert recorded.units[:3] == tuple(Unit("high", k) for k in range(3))
@@ -56,7 +61,7 @@ def test_parts_add_up_to_their_unit_on_all_images(world, trainer, gate):
 @pytest.mark.parametrize("gate", ["hard", "distilled"])
 def test_parts_are_the_meanings_on_images_that_were_no_references(world, trainer, gate):
     target, probe = world
-    recorded = record(pure(gate=gate).split(target, probe, trainer), probe, trainer)["high"]
+    recorded = record(with_parts(target, probe, trainer, gate=gate), probe, trainer)["high"]
     test = probe.split("test")
     means_even = recorded.values[test, 3] > recorded.values[test, 4]
     agreement = (means_even == (probe.labels[test] == 0)).float().mean()
@@ -67,10 +72,11 @@ def test_pure_and_dead_units_stay_whole_and_all_are_explained(world, trainer):
     target, probe = world
     method = pure()
     assert method.name == "pure-namer"
-    found = method.explain(target, probe, trainer)
+    result = method.explain(target, probe, trainer)
+    found = result.explanations
     assert sorted(map(str, (one.unit for one in found))) == ["high:0/0", "high:0/1", "high:1", "high:2"]
     assert all(str(one.unit) == one.terms[0][0] for one in found)
-    columns, rows = method.tables(target, probe, trainer)["units.csv"]
+    columns, rows = result.tables["units.csv"]
     table = {row[columns.index("unit")]: dict(zip(columns, row, strict=True)) for row in rows}
     assert [table[unit]["status"] for unit in range(3)] == ["split", "whole", "inactive"]
     assert rows[0][columns.index("unit")] == 0
@@ -80,7 +86,7 @@ def test_pure_and_dead_units_stay_whole_and_all_are_explained(world, trainer):
 
 def test_weak_activations_may_be_shared_alike(world, trainer):
     target, probe = world
-    recorded = record(pure(quantile=0.5).split(target, probe, trainer), probe, trainer)["high"].values
+    recorded = record(with_parts(target, probe, trainer, quantile=0.5), probe, trainer)["high"].values
     weak = recorded[:, 0] <= recorded[probe.splits["train"], 0].quantile(0.5, interpolation="lower")
     assert 0.4 < weak.float().mean() < 0.6
     torch.testing.assert_close(recorded[weak, 3], recorded[weak, 4])
@@ -89,13 +95,13 @@ def test_weak_activations_may_be_shared_alike(world, trainer):
 
 def test_only_units_asked_for_are_split(world, trainer):
     target, probe = world
-    found = pure().explain(replace(target, units={"high": [1]}), probe, trainer)
+    found = pure().explain(replace(target, units={"high": [1]}), probe, trainer).explanations
     assert [str(one.unit) for one in found] == ["high:1"]
 
 
 def test_parts_have_exemplars_with_the_masks_of_their_unit(world, trainer):
     target, probe = world
-    split = pure().split(target, probe, trainer)
+    split = with_parts(target, probe, trainer)
     found = find_exemplars(split, probe, trainer, k=10)["high"]
     assert found.units[3:] == (Unit("high", 0, 0), Unit("high", 0, 1))
     assert [len(probe.labels[found.rows[k]].unique()) for k in (3, 4)] == [1, 1]
@@ -108,10 +114,9 @@ def test_other_methods_and_the_score_take_parts_as_they_are(world, trainer):
     target, probe = world
     labels = LabelConcepts(superclasses=False)
     how = Pure({"le_label": LinearExplanations(labels)}, references=60, draws=20, alpha=0.01)
-    explained = {how.name: how.explain(target, probe, trainer)}
-    scores = Correlation(ceiling=False, floors=False).score(
-        explained, how.split(target, probe, trainer), probe, labels, trainer
-    )
+    found = how.explain(target, probe, trainer)
+    explained = {how.name: found.explanations}
+    scores = Correlation(ceiling=False, floors=False).score(explained, found.target, probe, labels, trainer)
     by = {(one.method, str(one.unit)): one for one in scores}
     assert {unit for method, unit in by if method == "pure-le_label"} == {"high:0", "high:1", "high:2"}
     for part in ("high:0/0", "high:0/1"):
@@ -123,9 +128,8 @@ def test_other_methods_and_the_score_take_parts_as_they_are(world, trainer):
 @pytest.mark.parametrize("crop", ["mask", "none"])
 def test_references_of_split_units_are_shown_with_the_names_of_their_parts(world, trainer, crop):
     target, probe = world
-    how = pure(crop=crop)
-    explained = how.explain(target, probe, trainer)
-    (shown,) = how.samples(target, probe, trainer, explained)
+    found = pure(crop=crop).explain(target, probe, trainer)
+    explained, (shown,) = found.explanations, found.samples
     assert shown.unit == Unit("high", 0) and (shown.masks is None) == (crop == "none")
     assert shown.names == tuple(str(one) for one in explained if one.unit.part is not None)
     assert len(shown.crops) == len(shown.labels) == len(shown.vectors) and set(shown.labels.tolist()) == {0, 1}
@@ -147,9 +151,9 @@ def test_mistakes_are_told(world, trainer):
         ({"gate": "distilled", "rule": "adjacent"}, "rule=adjacent"),
     ):
         with pytest.raises(UserError, match=what):
-            pure(**options).split(target, probe, trainer)
+            with_parts(target, probe, trainer, **options)
     with pytest.raises(UserError, match="first layer"):
-        pure().split(replace(target, layers={"low": "avg"}), probe, trainer)
+        with_parts(replace(target, layers={"low": "avg"}), probe, trainer)
     with pytest.raises(UserError, match="one method"):
         Pure({})
 
@@ -157,9 +161,12 @@ def test_mistakes_are_told(world, trainer):
 def test_references_may_be_chosen_by_relevance(trainer):
     target, probe = shapes.load("shapes_resnet", layers=["layer4"]), ShapesProbe(60, seed=3)
     train, units = probe.splits["train"], torch.tensor([3, 9])
-    ours = find_references(target, probe, trainer, "layer4", units, 10, chosen_by="gradient")
+    options = ReferenceOptions(references=10, chosen_by="gradient")
+    ours = find_references(target, probe, trainer, "layer4", units, options)
     how = {"classes": "predicted", "rule": "gradient", "rows": train}
     assert torch.equal(ours.rows, find_relevant(target, probe, trainer, "layer4", 10, **how).rows[units])
-    assert not torch.equal(ours.rows, find_references(target, probe, trainer, "layer4", units, 10).rows)
+    by_activation = find_references(target, probe, trainer, "layer4", units, ReferenceOptions(references=10))
+    assert not torch.equal(ours.rows, by_activation.rows)
+    assert torch.equal(ours.exemplars.thresholds, by_activation.exemplars.thresholds)
     with pytest.raises(UserError, match="way to choose references `luck`"):
-        find_references(target, probe, trainer, "layer4", units, 10, chosen_by="luck")
+        ReferenceOptions(chosen_by="luck")

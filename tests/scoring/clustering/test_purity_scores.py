@@ -52,8 +52,8 @@ class Planted:
             units=torch.arange(5), rows=rows, counted=counted, patches=probe, at=rows, vectors={"pure": (table, at)}
         )
 
-    def show(self, target, probe, trainer, layer, sample, which, k):
-        return [(target.name, layer, int(unit), k) for unit in which]
+    def show(self, target, probe, trainer, sample, which, k):
+        return [(target.name, int(unit), k) for unit in which]
 
     def cluster(self, vectors, counted, k):
         return Samples().cluster(vectors, counted, k)
@@ -62,7 +62,7 @@ class Planted:
 def run(trainer, references=None, shown=2, **options):
     target, probe = network(), Meanings(60)
     sim = Purity(references or Planted(), space=space(), ks=(2, 3), draws=4, shown=shown, **options)
-    return sim, sim.score({}, target, probe, JUDGE, trainer), target, probe
+    return sim.score({}, target, probe, JUDGE, trainer)
 
 
 def mean(scores, method, score="purity"):
@@ -71,7 +71,7 @@ def mean(scores, method, score="purity"):
 
 
 def test_circuits_that_tell_patches_apart_score_and_shuffled_ones_do_not(trainer):
-    _, scores, _, _ = run(trainer)
+    scores = run(trainer).rows
     for score in ("purity", "purity_held_out"):
         assert mean(scores, "pure", score) > 0.1
         assert abs(mean(scores, "shuffled-pure", score)) < 0.2 * mean(scores, "pure", score)
@@ -87,26 +87,28 @@ def test_circuits_that_tell_patches_apart_score_and_shuffled_ones_do_not(trainer
 
 
 def test_the_units_that_split_best_are_pictured(trainer):
-    sim, scores, target, _ = run(trainer)
+    found = run(trainer)
+    scores = found.rows
     gaps = {
         one.unit.index: float(one.explanation.split()[1].rstrip(","))
         for one in scores
         if (one.method, one.score, one.status) == ("pure", "purity", "ok")
     }
-    shown = [unit for _, _, unit, _ in sim.samples(target)]
+    shown = [unit for _, unit, _ in found.samples]
     assert len(shown) == 2 and min(gaps[unit] for unit in shown) >= max(
         gap for unit, gap in gaps.items() if unit not in shown
     )
 
 
 def test_circuits_that_say_nothing_score_nothing_held_out(trainer):
-    _, scores, _, _ = run(trainer, Planted(informative=False))
+    scores = run(trainer, Planted(informative=False)).rows
     assert abs(mean(scores, "pure", "purity_held_out")) < 0.05
 
 
 def test_the_published_table(trainer):
-    sim, scores, target, probe = run(trainer)
-    columns, rows = sim.tables(target, probe, trainer)["purity.csv"]
+    found = run(trainer)
+    scores = found.rows
+    columns, rows = found.tables["purity.csv"]
     table = [dict(zip(columns, row, strict=True)) for row in rows]
     assert [(row["references"], row["k"], row["method"]) for row in table] == [
         (which, k, method) for which in ("all", "held out") for k in (2, 3) for method in ("pure", "random", "ceiling")
@@ -116,16 +118,14 @@ def test_the_published_table(trainer):
     for row in table:
         assert row["units"] == 4 and row["gap"] == pytest.approx(row["inter"] - row["intra"])
         assert row["gap_low"] <= row["gap"] <= row["gap_high"]
-    columns, rows = sim.tables(target, probe, trainer)["alignment.csv"]
+    columns, rows = found.tables["alignment.csv"]
     (aligned,) = [dict(zip(columns, row, strict=True)) for row in rows]
     assert aligned["vectors"] == "pure" and aligned["pooled"] > 0.5 and aligned["within"] > 0.5
-    before = sim.tables(target, probe, trainer)
-    sim.score({}, target, probe, JUDGE, trainer)
-    assert sim.tables(target, probe, trainer) == before  # nothing twice
 
 
 def test_it_is_the_same_every_time(trainer):
-    assert repr(run(trainer)[1]) == repr(run(trainer)[1])
+    first, second = run(trainer), run(trainer)
+    assert repr(first.rows) == repr(second.rows) and first.tables == second.tables
 
 
 def test_from_pictures_to_files_and_print(tmp_path, trainer):
