@@ -28,7 +28,7 @@ def report() -> list[dict]:
 def _encoder(layout: torch.memory_format) -> dict:
     """Whole features, masks and all, beside the network as far as its last tap, on inputs that are ready."""
     random = torchvision.load(NETWORK, "random", encoders.PYRAMID)
-    encoder = encoders.load(NETWORK, backbone=random.module.state_dict())
+    encoder = encoders.encoder_of(NETWORK, backbone=random.module.state_dict())
     network = encoder.target.module.to(memory_format=layout)
     used = torch.nn.Sequential(*list(network.children())[:-2])
     images = torch.randint(0, 256, (EXEMPLARS, 3, SIDE, SIDE), dtype=torch.uint8)

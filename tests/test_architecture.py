@@ -37,22 +37,9 @@ OUTSTANDING = {
     ("concepts/words.py", "world"),
     ("concepts/encoders.py", "world"),
     ("concepts/clip.py", "world"),
-    ("methods/milan/training/fit.py", "world"),
-    ("methods/milan/training/annotations.py", "world"),
-    ("methods/milan/training/milan.py", "world"),
-    ("methods/milan/encoder.py", "world"),
-    ("experiments/decoding.py", "world"),
-    ("experiments/truth.py", "world"),
     ("data/latents.py", "world"),
     ("data/latents.py", "targets"),
     ("store/parts.py", "recording"),
-    ("targets/generator.py", "checkpoints"),
-    ("methods/milan/describer.py", "checkpoints"),
-    ("methods/milan/encoder.py", "checkpoints"),
-    ("methods/milan/method.py", "checkpoints"),
-    ("methods/milan/training/milan.py", "checkpoints"),
-    ("experiments/decoding.py", "checkpoints"),
-    ("experiments/learned.py", "checkpoints"),
 }
 
 

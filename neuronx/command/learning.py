@@ -44,7 +44,7 @@ def fit_linear(
 
 def train_part(task: Any, trainer: TrainerFactory, folder: Path, ckpt_path: str | None, ship: bool) -> Path:
     """Trains one shipped part, prints its card's figures and, if asked, copies it into `checkpoints/`."""
-    from neuronx import checkpoints
+    from neuronx.store import checkpoints
 
     weights = task.run(trainer, folder, ckpt_path)
     if is_first():

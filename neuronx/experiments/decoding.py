@@ -9,7 +9,6 @@ import torch
 from rich.table import Column
 from torch import Tensor
 
-from neuronx import checkpoints
 from neuronx.errors import UserError
 from neuronx.experiments.figures import sweep_figure
 from neuronx.experiments.given import Given
@@ -18,15 +17,15 @@ from neuronx.methods.milan.describer import load
 from neuronx.methods.milan.features import Features, features_of
 from neuronx.methods.milan.pmi import rerank
 from neuronx.methods.milan.search import Beams, beam
+from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.methods.milan.training.descriptions import held_out
-from neuronx.methods.milan.training.milan import Annotations
 from neuronx.metrics.captions import score_captions
 from neuronx.metrics.constants import constant_captions, nearest_units
 from neuronx.metrics.naming import naming
 from neuronx.report.inventory import as_text, plain_table
+from neuronx.store import checkpoints
 from neuronx.tables.csv import write_csv
 from neuronx.types import Cell
-from neuronx.world.annotations.truth import leading_factors
 
 if TYPE_CHECKING:
     from neuronx.milannotations.dataset import Milannotations
@@ -71,7 +70,7 @@ class Sweep:
         for strategy in self.strategies:
             ways += searched(describer.captioner, features, test, strategy, self.beams, self.temperatures)
         ways += baselines(units, features, known, test)
-        rows = scored(ways, units, test)
+        rows = scored(ways, units, test, self.source.truth(units))
         given.write(write_csv, "sweep.csv", COLUMNS, rows)
         given.draw(sweep_figure(rows, COLUMNS), "sweep.html")
         unseen = "that the captioner never saw" if len(known) else "that the captioner may have seen in training"
@@ -142,11 +141,13 @@ def baselines(
 
 
 def scored(
-    ways: Sequence[tuple[str, Cell, Cell, Sequence[str]]], units: "Milannotations", test: Tensor
+    ways: Sequence[tuple[str, Cell, Cell, Sequence[str]]],
+    units: "Milannotations",
+    test: Tensor,
+    truth: Sequence[Sequence[str]],
 ) -> list[tuple[Cell, ...]]:
     """A row for each way: see `COLUMNS`."""
     said = [units.annotations[unit] for unit in test.tolist()]
-    truth = leading_factors(units)
     wanted = [truth[unit] for unit in test.tolist()]
     rows: list[tuple[Cell, ...]] = []
     for label, width, temperature, texts in ways:

@@ -21,11 +21,12 @@ from neuronx.experiments.generalisation import (
 )
 from neuronx.experiments.given import Given
 from neuronx.experiments.labels import compare_labels
-from neuronx.experiments.truth import leading_factors, naming_of, naming_table
-from neuronx.methods.milan import encoder as encoders
+from neuronx.experiments.truth import naming_of, naming_table
 from neuronx.methods.milan.captioner import Captioner
+from neuronx.methods.milan.encoder import encoder_of
 from neuronx.methods.milan.features import Features, features_of
-from neuronx.methods.milan.training.milan import Annotations, Lesson
+from neuronx.methods.milan.training.annotations import Annotations
+from neuronx.methods.milan.training.milan import Lesson
 from neuronx.metrics.bert_score import BertScore
 from neuronx.milannotations.dataset import Milannotations, join
 from neuronx.types import Explanation, TrainerFactory, as_found
@@ -41,7 +42,7 @@ class Learning:
     Attributes:
         source: Where annotated units come from.
         lesson: How a captioner is trained; its seed is the trial's.
-        encoder: As `neuronx.methods.milan.encoder.load` takes it.
+        encoder: As `neuronx.methods.milan.encoder.encoder_of` takes it.
         models: Keys of the annotated units.
         trials: Captioners of other seeds for each split.
         bert: To score by BERTScore too.
@@ -84,9 +85,9 @@ def written(captioner: Captioner, features: Features, units: Tensor) -> Captions
     }
 
 
-def told(outcomes: Sequence[Outcome], units: Milannotations, name: str, given: Given) -> str:
+def told(outcomes: Sequence[Outcome], truth: Sequence[Sequence[str]], name: str, given: Given) -> str:
     """Writes outcomes as `<name>.csv`, draws them and returns their tables."""
-    named = naming_of(outcomes, leading_factors(units))
+    named = naming_of(outcomes, truth)
     given.write(write_outcomes, f"{name}.csv", outcomes)
     given.draw(outcomes_figure(outcomes, named), f"{name}.html")
     return outcome_table(outcomes) + naming_table(named)
@@ -108,7 +109,7 @@ class Generalisation(Learning):
         """Trains a captioner for every split and trial; writes `generalisation.csv` and draws it."""
         units = self.units(given.trainer)
         tested = split.splits(units, list(self.experiments), hold_out=self.hold_out)
-        features = features_of(units, encoders.load(self.encoder), given.trainer)
+        features = features_of(units, encoder_of(self.encoder), given.trainer)
         outcomes = generalisation(
             units,
             tested,
@@ -117,7 +118,7 @@ class Generalisation(Learning):
             features=lambda rows: features[torch.tensor(rows)],
             bert=self.bert,
         )
-        return told(outcomes, units, "generalisation", given)
+        return told(outcomes, self.source.truth(units), "generalisation", given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,7 @@ class Baselines(Learning):
                 f"No unit of {target.name} that is explained is one of {self.model}; try layers={[*layers]}."
             )
         tested = replace(left_out[0], testing=tuple(testing))
-        features = features_of(units, encoders.load(self.encoder), given.trainer)
+        features = features_of(units, encoder_of(self.encoder), given.trainer)
         fit, outcomes = self.fit(units, features, given), []
         for trial in range(self.trials):
             captions = fit(tested.training, trial)(tested.testing)
@@ -161,4 +162,4 @@ class Baselines(Learning):
         order = list(dict.fromkeys(one.method for one in outcomes))
         outcomes.sort(key=lambda one: order.index(one.method))
         outcomes += baselines(units, tested, lambda rows: features[torch.tensor(rows)], self.bert)
-        return told(outcomes, units, "baselines", given)
+        return told(outcomes, self.source.truth(units), "baselines", given)

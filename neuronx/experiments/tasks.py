@@ -17,7 +17,7 @@ from neuronx.experiments.feature_importance import (
 from neuronx.experiments.figures import audit_figure, editing_figure, importance_figure
 from neuronx.experiments.given import Given
 from neuronx.experiments.properties import property_of
-from neuronx.methods.milan.training.milan import Annotations
+from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.metrics.agreement import agreement
 from neuronx.metrics.bert_score import BertScore
 from neuronx.milannotations.descriptions import read_descriptions

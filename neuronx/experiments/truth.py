@@ -10,9 +10,6 @@ from rich.text import Text
 from neuronx.experiments.generalisation import Outcome
 from neuronx.metrics.naming import Naming, naming
 from neuronx.report.inventory import as_text, plain_table
-from neuronx.world.annotations.truth import leading_factors
-
-__all__ = ["leading_factors", "naming_of", "naming_table"]
 
 
 def naming_of(outcomes: Sequence[Outcome], wanted: Sequence[Sequence[str]]) -> dict[str, dict[str, Naming]]:
@@ -20,7 +17,7 @@ def naming_of(outcomes: Sequence[Outcome], wanted: Sequence[Sequence[str]]) -> d
 
     Args:
         outcomes: With their captions; of each kind the first trial counts.
-        wanted: Of all units, from `leading_factors`; splits whose units have none are left out.
+        wanted: Of all units, from `Annotations.truth`; splits whose units have none are left out.
     """
     found: dict[str, dict[str, Naming]] = {}
     of_split: dict[str, dict[str, Outcome]] = {}

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuronx.checkpoints import find, read
 from neuronx.errors import UserError
+from neuronx.store.checkpoints import find, read
 from neuronx.targets.custom import called, class_names_of, module_of, target
 from neuronx.targets.latents import Latents, run, to_device_of
 from neuronx.targets.layers import Layers

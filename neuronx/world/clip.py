@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neuronx.checkpoints import find, read
 from neuronx.concepts.encoders import Encoder
+from neuronx.store.checkpoints import find, read
 from neuronx.targets.preprocess import Preprocess
 from neuronx.world.pictures.synonyms import MEANING, reading
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from neuronx.checkpoints import find, read
 from neuronx.errors import UserError
+from neuronx.store.checkpoints import find, read
 from neuronx.targets.custom import target
 from neuronx.targets.layers import Layers
 from neuronx.targets.preprocess import Preprocess

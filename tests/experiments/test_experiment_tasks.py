@@ -22,6 +22,9 @@ class Source:
     def load(self, name, trainer):
         return self.units
 
+    def truth(self, units):
+        return [()] * len(units)
+
 
 @dataclass(frozen=True)
 class Sayer:

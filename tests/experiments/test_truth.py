@@ -1,7 +1,8 @@
 from neuronx.experiments.generalisation import Outcome
 from neuronx.experiments.splits import Split
-from neuronx.experiments.truth import leading_factors, naming_of, naming_table
+from neuronx.experiments.truth import naming_of, naming_table
 from neuronx.metrics.captions import score_captions
+from neuronx.world.annotations.embedded import leading_factors
 
 
 def test_captions_are_held_against_the_leading_factor(units):
@@ -10,7 +11,6 @@ def test_captions_are_held_against_the_leading_factor(units):
     (folder / "truth.csv").write_text("\n".join(table) + "\n")
     wanted = leading_factors(units)
     assert wanted[0] == ("circle", "disc") and "lawn" in wanted[1] and wanted[2] == () and not any(wanted[6:])
-    assert leading_factors(units, "known")[1] == ()
     split = Split("within network", "alexnet/imagenet", (5,), (0, 1, 2, 3))
     said = {"pmi": ("Discs", "a lawn", "x", "red things"), "likelihood": ("red", "red", "red", "red")}
     outcomes = [

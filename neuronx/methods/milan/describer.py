@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuronx import checkpoints
 from neuronx.errors import UserError
-from neuronx.methods.milan import encoder as encoders
 from neuronx.methods.milan.captioner import Captioner, Captions
 from neuronx.methods.milan.decoder import Decoder
-from neuronx.methods.milan.encoder import Encoder
+from neuronx.methods.milan.encoder import RegionEncoder, encoder_of
 from neuronx.methods.milan.features import IMAGES
 from neuronx.methods.milan.language_model import LanguageModel
 from neuronx.methods.milan.published import KEYS, published_file, read_published
 from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.store import checkpoints
 from neuronx.types import Plain
 
 
@@ -37,7 +36,7 @@ class Describer:
     """
 
     captioner: Captioner
-    encoder: Encoder
+    encoder: RegionEncoder
     name: str
     published: bool = False
     domain: str = ""
@@ -89,9 +88,9 @@ def load(weights: str | Path, key: str = "base", encoder: Any = None, published_
         weights: Name of a shipped captioner; a safetensors file that `train.py milan=` wrote, its card beside it;
             `published`, which downloads; or a file that MILAN's authors published.
         key: Which of the published captioners is downloaded.
-        encoder: In place of the one that belongs to it, as `encoder.load` takes it; needed for a captioner that was
+        encoder: In place of the one that belongs to it, as `encoder_of` takes it; needed for a captioner that was
             trained with a network of your own.
-        published_masks: As in `Encoder`; as it was trained by default.
+        published_masks: As in `RegionEncoder`; as it was trained by default.
 
     Raises:
         UserError: No such file or name; no captioner; an encoder that does not fit.
@@ -126,7 +125,7 @@ def pretrained(name: str | Path = "base", encoder: Any = None) -> Describer:
     return load("published", str(name), encoder) if name in KEYS else load(name, encoder=encoder)
 
 
-def card(captioner: Captioner, encoder: Encoder) -> dict[str, Plain]:
+def card(captioner: Captioner, encoder: RegionEncoder) -> dict[str, Plain]:
     """What is needed to rebuild both, beside the weights of the captioner."""
     decoder, language_model = captioner.decoder, captioner.language_model
     sizes: dict[str, Plain] = {
@@ -163,14 +162,14 @@ def _rebuilt(card: Mapping[str, Any]) -> Captioner:
     return Captioner(vocabulary, Decoder(words, **sizes), language_model, **options)
 
 
-def _encoder(path: Path, card: Mapping[str, Any], given: Any, published_masks: bool | None) -> Encoder:
+def _encoder(path: Path, card: Mapping[str, Any], given: Any, published_masks: bool | None) -> RegionEncoder:
     used = card["encoder"]
     masks = used["published_masks"] if published_masks is None else published_masks
     if given is not None:
-        taps = None if isinstance(given, Encoder) else used["taps"]
-        return encoders.load(given, taps, masks)
+        taps = None if isinstance(given, RegionEncoder) else used["taps"]
+        return encoder_of(given, taps, masks)
     try:
-        found = encoders.load(used["network"], used["taps"], masks)
+        found = encoder_of(used["network"], used["taps"], masks)
     except UserError as error:
         raise UserError(
             f"{path} was trained with the encoder {used['network']}, which is not here: give it with milan.encoder=. "
@@ -188,8 +187,8 @@ def _published(weights: str | Path, key: str, encoder: Any, published_masks: boo
     read = read_published(published_file(weights, key))
     masks = True if published_masks is None else published_masks
     if encoder is None:
-        found = encoders.load(read.encoder, None, masks, read.backbone or None)
+        found = encoder_of(read.encoder, None, masks, read.backbone or None)
     else:
-        found = encoders.load(encoder, None, masks)
+        found = encoder_of(encoder, None, masks)
     name = key if str(weights) == "published" else Path(weights).stem
     return Describer(read.captioner.requires_grad_(False), found, name, published=True, domain="natural")

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuronx.checkpoints import find, read
+from neuronx.concepts.encoders import Encoder as Clip
 from neuronx.errors import UserError
 from neuronx.recording.maps import on_grid
+from neuronx.store import checkpoints
 from neuronx.targets import torchvision
 from neuronx.targets.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Plain
-from neuronx.world import clip as shapes_clip
-from neuronx.world import targets as shapes
 
 PYRAMID = ("conv1", "layer1", "layer2", "layer3", "layer4")
 PUBLISHED = {
@@ -35,7 +34,7 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Encoder:
+class RegionEncoder:
     """From pictures and masks to features.
 
     Attributes:
@@ -44,12 +43,14 @@ class Encoder:
         side: Pictures of another size are squashed to this side; None takes them as they are.
         published_masks: Bring masks to the grids by plain bilinear interpolation, as the published code does: it looks
             at 2 x 2 pixels for each cell, so that small masks may vanish. Otherwise cells hold the mean of the mask.
+        clip: Identity of the CLIP whose picture tower the network is; "" for others.
     """
 
     target: Target
     taps: tuple[str, ...]
     side: int | None = None
     published_masks: bool = False
+    clip: str = ""
 
     def __post_init__(self) -> None:
         if not self.taps:
@@ -148,63 +149,56 @@ def shrunk(masks: Tensor, grid: Sequence[int], published: bool = False) -> Tenso
     return F.adaptive_avg_pool2d(masks, (height, width))
 
 
-def load(
-    network: "str | Path | Target | Encoder" = "shapes_explainer",
+def encoder_of(
+    network: "str | Path | Target | RegionEncoder",
     taps: Sequence[str] | None = None,
     published_masks: bool = False,
     backbone: Mapping[str, Tensor] | None = None,
-) -> Encoder:
+) -> RegionEncoder:
     """The encoder made of a network.
 
     Args:
         network: alexnet, resnet18, resnet50 or resnet101 with torchvision's weights for ImageNet, fetched on first use,
-            which takes pictures of any size; a CLIP (its picture tower) or a classifier of the embedded world, shipped
-            or a file; or any target.
+            which takes pictures of any size; a trained part with a card, shipped or a file: a classifier, or a CLIP,
+            whose picture tower is the network; or any target.
         taps: Layers; by default the published ones, conv1 and layer1 to layer4, of networks that have them, or else
-            those that the target asks for; layer3 and layer4 of a CLIP of the embedded world.
-        published_masks: As in `Encoder`.
+            those that the target asks for; layer3 and layer4 of a CLIP.
+        published_masks: As in `RegionEncoder`.
         backbone: Weights for one of torchvision's networks, of a published captioner. The classifier may be missing.
 
     Raises:
         UserError: No such network, or weights that do not fit it.
     """
-    if isinstance(network, Encoder):
+    if isinstance(network, RegionEncoder):
         return network
     if isinstance(network, str) and network in PUBLISHED:
         usual = PUBLISHED[network]
         target = _filled(network, backbone) if backbone else torchvision.load(network, "IMAGENET1K_V1", usual)
-        return Encoder(_normalising(target), tuple(taps or usual), None, published_masks)
-    clip = not isinstance(network, Target) and _is_clip(network)
-    target = network if isinstance(network, Target) else _tower(network) if clip else _of_shapes(network)
-    pyramid = not clip and all(hasattr(target.module, layer) for layer in PYRAMID)
-    return Encoder(target, tuple(taps or (PYRAMID if pyramid else target.layers)), target.input_size, published_masks)
+        return RegionEncoder(_normalising(target), tuple(taps or usual), None, published_masks)
+    part = network if isinstance(network, Target) else _trained_part(network)
+    if isinstance(part, Clip):
+        tower, layers = part.model.visual, dict.fromkeys(PYRAMID[-2:], "avg")
+        side = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
+        target = Target(checkpoints.find(str(network)).stem, tower, part.transform, layers, input_size=side)
+        return RegionEncoder(target, tuple(taps or layers), side, published_masks, part.identity)
+    pyramid = all(hasattr(part.module, layer) for layer in PYRAMID)
+    return RegionEncoder(part, tuple(taps or (PYRAMID if pyramid else part.layers)), part.input_size, published_masks)
 
 
-class _Seen(Exception):
-    """Ends a forward pass: all taps have been seen."""
-
-
-def _is_clip(network: str | Path) -> bool:
-    """Whether it is a CLIP of the embedded world."""
+def _trained_part(network: str | Path) -> "Target | Clip":
     try:
-        return "vision" in read(network)[1]
-    except UserError:
-        return False
-
-
-def _tower(network: str | Path) -> Target:
-    clip = shapes_clip.load(network)
-    layers = {layer: "avg" for layer in PYRAMID[-2:]}
-    return Target(find(network).stem, clip.model.visual, clip.transform, layers, input_size=shapes.SIDE)
-
-
-def _of_shapes(network: str | Path) -> Target:
-    try:
-        return shapes.load(network)
+        part = checkpoints.load(network)
     except UserError as error:
         if Path(network).suffix == ".safetensors":
             raise
         raise UserError(f"{error} Encoders of torchvision are {', '.join(PUBLISHED)}.") from None
+    if not isinstance(part, Target | Clip):
+        raise UserError(f"{network} is a {type(part).__name__}; an encoder is made of a classifier or a CLIP.")
+    return part
+
+
+class _Seen(Exception):
+    """Ends a forward pass: all taps have been seen."""
 
 
 def _filled(network: str, backbone: Mapping[str, Tensor]) -> Target:

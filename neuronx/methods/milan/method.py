@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neuronx import checkpoints
 from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.milan import describer
@@ -23,6 +22,7 @@ from neuronx.methods.milan.features import encode
 from neuronx.methods.milan.writing import Notes, Subject, Told, written
 from neuronx.recording.exemplars import Exemplars, find_exemplars
 from neuronx.recording.whole import whole_images
+from neuronx.store import checkpoints
 from neuronx.store.cache import digest
 from neuronx.targets.identity import module_digest
 from neuronx.types import Explanation, Plain, TrainerFactory
@@ -69,7 +69,7 @@ class Milan:
             weights: As `describer.load` takes them: a shipped name, a file, or `published`.
             key: Which of the published captioners.
             encoder: In place of the captioner's own.
-            published_masks: As in `Encoder`.
+            published_masks: As in `RegionEncoder`.
             k: Exemplars of each unit.
             quantile: Of a unit's activations, above which it fires.
             strategy: greedy, sample, beam or rerank.

@@ -16,20 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronx.checkpoints import find
 from neuronx.data.latents import LatentProbe, latent_probe
 from neuronx.data.probe import Probe
+from neuronx.errors import unknown
+from neuronx.milannotations.dataset import Milannotations, join
+from neuronx.milannotations.keys import ANNOTATIONS, GROUPS
 from neuronx.milannotations.layer import read_ids
+from neuronx.milannotations.reading import read
 from neuronx.milannotations.write import layer_folder, write_all
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.walk import on_first
 from neuronx.store.cache import entry
-from neuronx.tables.csv import write_csv
+from neuronx.store.checkpoints import find
+from neuronx.tables.csv import read_csv, write_csv
 from neuronx.targets import generator
 from neuronx.targets.target import Target
 from neuronx.types import Cell, Plain, TrainerFactory
 from neuronx.world import targets as shapes
 from neuronx.world.annotations.describe import describe
+from neuronx.world.annotations.factors import words
 from neuronx.world.annotations.guessing import learn, of_pictures
 from neuronx.world.annotations.seen import of_scenes
 from neuronx.world.annotations.sharing import Shared, base_rates, shared, sharing
@@ -118,31 +123,74 @@ MODELS: dict[str, Model] = {
 """Published model -> its counterpart."""
 
 
-def root(trainer: TrainerFactory, models: Mapping[str, Model] = MODELS) -> Path:
-    """The folder of all models, in the published layout; made on first use and kept in the store.
+@dataclass(frozen=True)
+class EmbeddedAnnotations:
+    """Where `train.py milan=` and the experiments take the units of the embedded networks from.
 
-    For `neuronx.milannotations.load("base", root=root(trainer))` and all other names. A build that was interrupted goes
-    on with the model that it was at.
+    Attributes:
+        domain: The kind of their pictures.
+        encoder: The CLIP through whose picture tower captioners of them see, unless told otherwise.
+    """
+
+    domain: str = "shapes"
+    encoder: str = "shapes_explainer"
+
+    def load(self, name: str, trainer: TrainerFactory) -> Milannotations:
+        """The units of a key, such as `base` or `not-alexnet-imagenet`; only the models of this key are built."""
+        keys = GROUPS.get(name, (name,))
+        if not set(keys) <= MODELS.keys():
+            raise unknown("set of embedded annotations", name, [*GROUPS, *MODELS])
+        folders = {key: model_folder(key, trainer) for key in keys}
+        return join([read(folder, model=key, annotation_count=ANNOTATIONS) for key, folder in folders.items()])
+
+    def about(self, units: Milannotations) -> str:
+        """What the units are, for cards."""
+        networks = ", ".join(MODELS[key].checkpoint for key in units.models)
+        return (
+            f"{len(units)} units of small networks of the embedded world ({networks}), which rules, not people, "
+            "described from what the pictures are known to show"
+        )
+
+    def truth(self, units: Milannotations) -> list[tuple[str, ...]]:
+        """As `leading_factors`."""
+        return leading_factors(units)
+
+
+def leading_factors(units: Milannotations) -> list[tuple[str, ...]]:
+    """For each unit the ways to say what its exemplars share first of all; () where they share nothing.
 
     Args:
-        trainer: Makes the trainers that run the networks.
-        models: Key -> model; by default one for each published model.
+        units: Of models whose folders have a `truth.csv`, as those of the embedded annotations do; others get ().
     """
-    key: dict[str, Plain] = {name: model.facts for name, model in models.items()}
+    factors: dict[tuple[str, str, int], tuple[str, ...]] = {}
+    for model, folder in dict.fromkeys((layer.model, layer.folder.parent) for layer in units.folders):
+        if (folder / "truth.csv").is_file():
+            for row in read_csv(folder / "truth.csv")[1]:
+                if factor := row.cells["factor"]:
+                    factors[model, row.cells["layer"], row.whole("unit")] = words(factor)
+    places = [(units.model(index), units.unit(index)) for index in range(len(units))]
+    return [factors.get((model, unit.layer, unit.index), ()) for model, unit in places]
+
+
+def model_folder(key: str, trainer: TrainerFactory) -> Path:
+    """The folder of one model in the published layout, made on first use and kept in the store.
+
+    Args:
+        key: Of `MODELS`.
+        trainer: Makes the trainers that run the network.
+    """
+    model = MODELS[key]
     rules: dict[str, Plain] = {"version": VERSION, "k": K, "quantile": QUANTILE, "rates": RATES_FROM}
-    place = entry("embedded_milannotations", {"models": key, **rules})
-    if place.complete:
-        return place.path
-    for name, model in models.items():
-        if not (place.path / name / "annotations.csv").is_file():
-            log.info("Exemplars and descriptions of %s (%s)", name, model.checkpoint)
-            build(place.path / name, name, model, trainer)
+    place = entry("embedded_milannotations", {"model": key, **model.facts, **rules})
+    if not place.complete:
+        log.info("Exemplars and descriptions of %s (%s)", key, model.checkpoint)
+        build(place.path, key, model, trainer)
 
-    def publish() -> None:
-        place.write("README.md", ABOUT.encode())
-        place.publish()
+        def publish() -> None:
+            place.write("README.md", ABOUT.encode())
+            place.publish()
 
-    on_first(trainer(), publish)
+        on_first(trainer(), publish)
     return place.path
 
 

@@ -10,14 +10,14 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuronx import checkpoints
 from neuronx.errors import unknown
-from neuronx.methods.milan.training.fit import adamw, fit, single
+from neuronx.store import checkpoints
 from neuronx.types import TrainerFactory
 from neuronx.world.networks import NETWORKS
 from neuronx.world.pictures.scene import Scenes
 from neuronx.world.pictures.words import presence
 from neuronx.world.pictures.world import WORLDS, World, world_of
+from neuronx.world.training.fit import adamw, fit, single
 from neuronx.world.training.scenes import NORMALISE, SINGLE_WORDS, SceneStream, fixed_batches, inputs, seeds_of
 
 
@@ -112,6 +112,7 @@ class ClassifierTask:
         card = {
             "about": self.about,
             "command": f"python train.py classifier={self.name} ship=true",
+            "load": "neuronx.world.targets.load",
             "network": self.network,
             "layers": self.layers,
             "mean": NORMALISE.mean,

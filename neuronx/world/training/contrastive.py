@@ -9,16 +9,16 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuronx import checkpoints
 from neuronx.concepts.calibration import fit_sigmoid
 from neuronx.errors import UserError
-from neuronx.methods.milan.training.fit import adamw, fit, single
+from neuronx.store import checkpoints
 from neuronx.types import TrainerFactory
 from neuronx.world.clip import WordTokenizer, build, vocabulary
 from neuronx.world.pictures.captions import captions
 from neuronx.world.pictures.scene import Scenes
 from neuronx.world.pictures.words import CONCEPTS, presence
 from neuronx.world.training.auroc import auroc
+from neuronx.world.training.fit import adamw, fit, single
 from neuronx.world.training.scenes import GROUPS, NORMALISE, SINGLE_WORDS, SceneStream, fixed_batches, inputs, seeds_of
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class ContrastiveTask:
         card = {
             "about": "A CLIP of the embedded world: a picture and a phrase are close where the phrase is true.",
             "command": f"python train.py contrastive={self.name} ship=true",
+            "load": "neuronx.world.clip.load",
             "embed_dim": self.embed_dim,
             "vision": self.vision,
             "text": self.text,

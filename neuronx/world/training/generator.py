@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from neuronx import checkpoints
 from neuronx.data.latents import LatentProbe
-from neuronx.methods.milan.training.fit import fit, one_cycle, single
 from neuronx.metrics.frechet import frechet
+from neuronx.store import checkpoints
 from neuronx.store.atomic import write_atomic
 from neuronx.targets.latents import Latents
 from neuronx.types import TrainerFactory
@@ -26,6 +25,7 @@ from neuronx.world.pictures.contact_sheet import laid_out, png
 from neuronx.world.pictures.scene import Scenes
 from neuronx.world.pictures.world import WORLDS, World, world_of
 from neuronx.world.training.critic import Critic
+from neuronx.world.training.fit import fit, one_cycle, single
 from neuronx.world.training.scenes import SceneStream, fixed_batches, inputs, seeds_of
 
 AVERAGED = 0.995

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from neuronx.methods.milan.training.fit import adamw, single
 from neuronx.types import TrainerFactory
 from neuronx.world.pictures.marks import MARKS, SIDE, Marks, stamp
 from neuronx.world.pictures.names import SHAPES
 from neuronx.world.pictures.render import render
 from neuronx.world.pictures.scene import sample
 from neuronx.world.training.classifier import ClassifierTask
+from neuronx.world.training.fit import adamw, single
 from neuronx.world.training.scenes import SceneStream, inputs
 
 

@@ -8,7 +8,7 @@ import torch
 
 from neuronx import milannotations
 from neuronx.methods.milan import features, writing
-from neuronx.methods.milan.encoder import load
+from neuronx.methods.milan.encoder import encoder_of
 from neuronx.recording.trainer import make
 from neuronx.store.processes import is_first
 
@@ -17,7 +17,7 @@ if __name__ == "__main__":
     features.BLOCK = 4
     trainer = partial(make, accelerator="cpu", devices=2, strategy="ddp", enable_progress_bar=False)
     units = milannotations.load("net/data", sys.argv[1])
-    found = features.features_of(units, load("shapes_resnet"), trainer)
+    found = features.features_of(units, encoder_of("shapes_resnet"), trainer)
     writing.UNITS = 2
     subjects = [writing.Subject("a", torch.arange(5)), writing.Subject("b", torch.arange(5, 6))]
     told = writing.written(

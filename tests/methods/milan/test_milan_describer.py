@@ -40,7 +40,7 @@ def write(folder, model, how, **facts):
 
 @pytest.fixture(scope="module")
 def small():
-    return encoder.load("shapes_resnet")
+    return encoder.encoder_of("shapes_resnet")
 
 
 def exemplars(units=2, k=3, side=64):

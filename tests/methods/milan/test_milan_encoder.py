@@ -7,14 +7,14 @@ from torch.nn import functional as F
 
 from neuronx.errors import UserError
 from neuronx.methods.milan import encoder as encoders
-from neuronx.methods.milan.encoder import Encoder, load, shrunk
+from neuronx.methods.milan.encoder import RegionEncoder, encoder_of, shrunk
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 
 @pytest.fixture(scope="module")
 def small():
-    return load("shapes_resnet")
+    return encoder_of("shapes_resnet")
 
 
 def pictures(n=3, side=64, seed=0):
@@ -69,7 +69,7 @@ def test_floats_are_pictures_too(small):
 def test_nothing_after_the_last_tap_is_run(small):
     for encoder, idle in (
         (small, ["fc"]),
-        (load("shapes_resnet", taps=["conv1", "layer2"]), ["layer3", "layer4", "fc"]),
+        (encoder_of("shapes_resnet", taps=["conv1", "layer2"]), ["layer3", "layer4", "fc"]),
     ):
         calls = []
         parts = [encoder.target.module.get_submodule(name) for name in idle]
@@ -82,7 +82,7 @@ def test_nothing_after_the_last_tap_is_run(small):
 
 
 def test_layers_without_positions_and_tokens_can_be_taps():
-    vit = load("shapes_vit", taps=["blocks.0", "blocks.1"])
+    vit = encoder_of("shapes_vit", taps=["blocks.0", "blocks.1"])
     masks = torch.zeros(2, 1, 64, 64)
     masks[..., :16, :8] = 1  # two patches
     with torch.inference_mode():
@@ -91,7 +91,7 @@ def test_layers_without_positions_and_tokens_can_be_taps():
             vit.target.module(vit.target.transform(pictures(2)))
     torch.testing.assert_close(found[:, 96:], seen["blocks.1"][:, [1, 9]].mean(1), atol=1e-4, rtol=1e-4)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-    flat = Encoder(Target("flat", net, Preprocess(), {"1": "none"}), ("1",), 2)
+    flat = RegionEncoder(Target("flat", net, Preprocess(), {"1": "none"}), ("1",), 2)
     with torch.inference_mode():
         assert flat(pictures(2, 2), torch.tensor([1.0, 0]).view(2, 1, 1, 1)).any(1).tolist() == [True, False]
 
@@ -103,19 +103,19 @@ def test_published_backbones_fill_the_network(name, size):
     torch.manual_seed(0)
     module = get_model(name, weights=None)
     state = {key: value for key, value in module.state_dict().items() if not key.startswith("fc.")}
-    one, again = (load(name, backbone=state) for _ in range(2))
+    one, again = (encoder_of(name, backbone=state) for _ in range(2))
     assert one.identity == again.identity and one.side is None
     with torch.inference_mode():
         assert one(pictures(1), torch.ones(1, 1, 64, 64)).shape == (1, size)
     assert torch.equal(next(one.target.module.parameters()), next(module.parameters()))
     first = next(iter(state))
     with pytest.raises(UserError, match=f"do not fit {name}: {first}"):
-        load(name, backbone=state | {first: torch.zeros(1)})
+        encoder_of(name, backbone=state | {first: torch.zeros(1)})
 
 
 def test_the_whole_cost_is_the_bare_forward_of_the_used_part():
     """Time is noisy; the count of what runs is not."""
-    encoder = load("resnet18", backbone=encoders.torchvision.load("resnet18", "random").module.state_dict())
+    encoder = encoder_of("resnet18", backbone=encoders.torchvision.load("resnet18", "random").module.state_dict())
     images, masks = pictures(15, 96), torch.ones(15, 1, 96, 96)
     module = encoder.target.module
     used = nn.Sequential(*list(module.children())[:-2])
@@ -136,12 +136,12 @@ def test_mistakes_are_said(small):
     with pytest.raises(UserError, match="masks"):
         small(pictures(2), torch.zeros(3, 1, 8, 8))
     with pytest.raises(UserError, match="normalises"):
-        Encoder(Target("net", nn.Conv2d(3, 2, 1), lambda x: x, {"": "avg"}), ("",))
+        RegionEncoder(Target("net", nn.Conv2d(3, 2, 1), lambda x: x, {"": "avg"}), ("",))
     with pytest.raises(UserError, match="resnet101"):
-        load("shapes_resnt")
+        encoder_of("shapes_resnt")
 
 
 def test_the_picture_tower_of_a_small_clip_is_an_encoder():
-    encoder = load()
+    encoder = encoder_of("shapes_explainer")
     assert (encoder.name, encoder.taps, encoder.size) == ("shapes_explainer", ("layer3", "layer4"), 768)
-    assert load("shapes_explainer", ["layer1"]).size == 64
+    assert encoder_of("shapes_explainer", ["layer1"]).size == 64

@@ -10,7 +10,7 @@ import torch
 from neuronx import milannotations
 from neuronx.errors import UserError
 from neuronx.methods.milan import features as module
-from neuronx.methods.milan.encoder import Encoder, load
+from neuronx.methods.milan.encoder import RegionEncoder, encoder_of
 from neuronx.methods.milan.features import BLOCK, Features, features_of
 from neuronx.store.cache import entry
 
@@ -20,7 +20,7 @@ from model_folders import make_model  # noqa: E402
 
 @pytest.fixture(scope="module")
 def encoder():
-    return load("shapes_resnet")
+    return encoder_of("shapes_resnet")
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def units(tmp_path):
 def calls(monkeypatch):
     """How many pictures went through the encoder."""
     seen = []
-    plain = Encoder.__call__
+    plain = RegionEncoder.__call__
 
     def counted(self, images, masks=None):
         seen.append(len(images))
         return plain(self, images, masks)
 
-    monkeypatch.setattr(Encoder, "__call__", counted)
+    monkeypatch.setattr(RegionEncoder, "__call__", counted)
     return seen
 
 
@@ -63,7 +63,7 @@ def test_they_are_made_once_by_content(units, encoder, trainer, calls, tmp_path)
     make_model(tmp_path / "copy/data", {"a": 5, "b": 6}, side=16)
     features_of(milannotations.load("copy/data", tmp_path), encoder, trainer)
     assert sum(calls) == (9 + 6) * 3  # layer a is the same, wherever it lies
-    features_of(units, load("shapes_resnet", published_masks=True), trainer)
+    features_of(units, encoder_of("shapes_resnet", published_masks=True), trainer)
     assert sum(calls) == (9 + 6 + 9) * 3
 
 

@@ -27,7 +27,7 @@ PHRASES = ("red", "green", "blue", "circle", "square", "star", "grass", "sky", "
 
 @pytest.fixture(scope="module")
 def describer():
-    return Describer(captioner(PHRASES).eval(), encoder.load("shapes_resnet"), "test", domain="shapes")
+    return Describer(captioner(PHRASES).eval(), encoder.encoder_of("shapes_resnet"), "test", domain="shapes")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_second_look_costs_nothing(describer, target, probe, trainer, monkeypa
     first = method.explain(target, probe, trainer)
     for place in ("method.prepare", "describer.Describer.write"):
         monkeypatch.setattr(f"neuronx.methods.milan.{place}", None)
-    monkeypatch.setattr(encoder.Encoder, "__call__", None)
+    monkeypatch.setattr(encoder.RegionEncoder, "__call__", None)
     assert method.explain(target, probe, trainer) == first
 
 

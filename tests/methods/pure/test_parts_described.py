@@ -12,8 +12,8 @@ from test_milan_describer import captioner
 
 from neuronx.concepts.clip import Clip
 from neuronx.methods.clip_dissect.method import ClipDissect
-from neuronx.methods.milan import encoder
 from neuronx.methods.milan.describer import Describer
+from neuronx.methods.milan.encoder import encoder_of
 from neuronx.methods.milan.method import Milan
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.gather import gather
@@ -64,7 +64,7 @@ def test_recordings_have_parts_after_the_units(target, probe, trainer):
 
 
 def test_milan_looks_at_the_masks_of_the_unit_on_the_exemplars_of_the_part(target, probe, trainer):
-    describer = Describer(captioner(("red", "green")).eval(), encoder.load("shapes_resnet"), "test", domain="shapes")
+    describer = Describer(captioner(("red", "green")).eval(), encoder_of("shapes_resnet"), "test", domain="shapes")
     found = Milan(describer, k=4).explain(target, probe, trainer)
     assert [one.unit for one in found] == list(Halves.units)
     assert [{row % 2 for row in one.evidence} for one in found] == [{0}, {1}]

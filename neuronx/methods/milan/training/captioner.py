@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from neuronx.errors import UserError
@@ -17,7 +16,7 @@ from neuronx.methods.milan.captioner import Captioner
 from neuronx.methods.milan.language_model import LanguageModel
 from neuronx.methods.milan.losses import decoder_loss, language_model_loss
 from neuronx.methods.milan.training.descriptions import Batch, Descriptions
-from neuronx.methods.milan.training.fit import Clock, check_checkpoint
+from neuronx.methods.milan.training.fit import fit_module
 from neuronx.types import TrainerFactory
 
 SAMPLES = 16
@@ -238,25 +237,16 @@ def learn(
         UserError: The checkpoint is missing, is not one of plain numbers, or belongs to another network; or no epoch
             gave a finite metric.
     """
-    if ckpt_path is not None:
-        check_checkpoint(str(ckpt_path), module)
-    typed = getattr(trainer, "keywords", {})
-    clock, best = Clock(), Best(f"{module.name}/val_{stop}", stop == "bleu", patience)
-    last = ModelCheckpoint(
-        folder, filename=module.name, enable_version_counter=False, save_on_train_epoch_end=True, every_n_epochs=1
-    )
-    callbacks = [clock, best, last, *typed.get("callbacks", [])]
-    options: dict[str, Any] = {"enable_checkpointing": True, "num_sanity_val_steps": 0}
-    options |= {"max_epochs": typed.get("max_epochs") or epochs, "callbacks": callbacks}
-    runner = trainer(**options)
+    best = Best(f"{module.name}/val_{stop}", stop == "bleu", patience)
     with torch.random.fork_rng(), warnings.catch_warnings():
         for advice in ("The dirpath has changed", "The number of training batches"):
             warnings.filterwarnings("ignore", f".*{advice}.*")
-        runner.fit(module, datamodule=data, ckpt_path=None if ckpt_path is None else str(ckpt_path))
+        runner, costs = fit_module(
+            module, data, trainer, epochs, folder, module.name, ckpt_path, [best], num_sanity_val_steps=0
+        )
     module.cpu()
     if not best.weights:
         raise UserError(f"The {module.name} learned nothing: {best.monitor} was never a number; lower milan.lr.")
-    wall, processor = clock.seconds
     return {
         "epochs": runner.current_epoch,
         "best epoch": best.epoch,
@@ -265,9 +255,7 @@ def learn(
         "batch size": data.batch_size,
         "learning rate": module.lr,
         "seed": module.seed,
-        "wall seconds": round(wall),
-        "processor seconds": round(processor),
-        "device": runner.strategy.root_device.type,
+        **costs,
     }
 
 

@@ -1,16 +1,16 @@
-"""Fitting a part of the embedded world: one call that trains, can be resumed and knows what it cost."""
+"""One fit by Lightning that can be resumed, refuses a checkpoint of something else, and knows what it cost."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from neuronx.errors import UserError
-from neuronx.types import TrainerFactory
-from neuronx.world.training.scenes import SceneStream
+from neuronx.types import Plain, TrainerFactory
 
 
 class Clock(Callback):
@@ -40,99 +40,63 @@ class Clock(Callback):
         self.before = (state_dict["wall"], state_dict["processor"])
 
 
-def fit(
+def fit_module(
     module: LightningModule,
-    stream: SceneStream,
+    data: LightningDataModule,
     trainer: TrainerFactory,
     epochs: int,
     folder: Path,
-    ckpt_path: str | None = None,
-) -> tuple[Trainer, dict[str, Any]]:
-    """Trains the module and returns the trainer with the facts for its card.
+    name: str = "last",
+    ckpt_path: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
+) -> tuple[Trainer, dict[str, Plain]]:
+    """Fits the module and returns the trainer with the costs for the card.
 
-    `folder/last.ckpt` is written at the end of every epoch; a run resumed from it ends as the undisturbed run would.
+    `folder/<name>.ckpt` is written at the end of every epoch; a run resumed from it ends as the undisturbed run would.
 
     Args:
         module: What is trained; it holds plain numbers as hyperparameters.
-        stream: The pictures.
-        trainer: `trainer.max_epochs=n` typed by the user goes before `epochs`.
+        data: What it learns from.
+        trainer: `trainer.max_epochs=n` typed by the user goes before `epochs`, and the user's callbacks come last.
         epochs: Number of epochs.
         folder: Of the run.
+        name: Of the checkpoint.
         ckpt_path: A checkpoint to go on from.
+        callbacks: Of this fit.
+        options: Of the trainer.
 
     Raises:
         UserError: The checkpoint is missing, is not one of plain numbers, or belongs to another network.
     """
-    if ckpt_path is not None:
-        check_checkpoint(ckpt_path, module)
-    clock = Clock()
-    last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    typed = getattr(trainer, "keywords", {})
-    callbacks = [clock, last, *typed.get("callbacks", [])]
-    runner = trainer(max_epochs=typed.get("max_epochs") or epochs, callbacks=callbacks, enable_checkpointing=True)
-    runner.fit(module, stream, ckpt_path=ckpt_path)
-    wall, processor = clock.seconds
-    facts = {
-        "images seen": runner.global_step * stream.batch_size * runner.world_size,
-        "epochs": runner.current_epoch,
-        "steps": runner.global_step,
-        "batch size": stream.batch_size,
-        "image seed": stream.seed,
-        "wall seconds": round(wall),
-        "processor seconds": round(processor),
-        "device": runner.strategy.root_device.type,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-    return runner, facts
-
-
-def adamw(module: LightningModule, lr: float, weight_decay: float) -> dict[str, Any]:
-    """AdamW on `one_cycle`."""
-    return one_cycle(module, torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=weight_decay))
-
-
-def one_cycle(module: LightningModule, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Learning rates rise to those of the optimizer over the first tenth of the steps and fall to nearly 0 by the last.
-
-    Momentum falls and rises with them, where there is any.
-
-    Raises:
-        UserError: The run goes on from a checkpoint whose run was planned with another number of steps.
-    """
-    steps = int(module.trainer.estimated_stepping_batches)
-    if module.trainer.ckpt_path is not None:
-        planned = _read(str(module.trainer.ckpt_path))["lr_schedulers"][0]["total_steps"]
-        if planned != steps:
-            raise UserError(
-                f"The checkpoint {module.trainer.ckpt_path} is of a run of {planned} steps, this one has {steps}; "
-                "go on with the same epochs, images, batch size and devices."
-            )
-    # The rise takes two steps where there are as many: the schedule divides by its length less one.
-    rise = max(0.1, min(2 / steps, 0.75))
-    highest = [group["lr"] for group in optimizer.param_groups]
-    momentum = optimizer.defaults["betas"][0] > 0
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, highest, total_steps=steps, pct_start=rise, cycle_momentum=momentum
+    path = None if ckpt_path is None else str(ckpt_path)
+    if path is not None:
+        _check_checkpoint(path, module)
+    clock, typed = Clock(), getattr(trainer, "keywords", {})
+    last = ModelCheckpoint(folder, filename=name, enable_version_counter=False, save_on_train_epoch_end=True)
+    runner = trainer(
+        max_epochs=typed.get("max_epochs") or epochs,
+        callbacks=[clock, *callbacks, last, *typed.get("callbacks", [])],
+        enable_checkpointing=True,
+        **options,
     )
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    runner.fit(module, datamodule=data, ckpt_path=path)
+    wall, processor = clock.seconds
+    device = runner.strategy.root_device.type
+    return runner, {"wall seconds": round(wall), "processor seconds": round(processor), "device": device}
 
 
-def single(trainer: TrainerFactory) -> Trainer:
-    """A trainer for measuring: one device, so that every image counts once; under DDP every rank measures the same."""
-    return trainer(devices=1, num_nodes=1, strategy="auto", max_epochs=1, logger=False, callbacks=[])
-
-
-def check_checkpoint(ckpt_path: str, module: LightningModule) -> None:
+def _check_checkpoint(ckpt_path: str, module: LightningModule) -> None:
     """Raises UserError for a checkpoint that is missing, not of plain numbers, or of another network."""
     if not Path(ckpt_path).is_file():
         raise UserError(f"There is no checkpoint {ckpt_path}; `ckpt_path` names the last.ckpt of an earlier run.")
-    state = _read(ckpt_path)["state_dict"]
+    state = read_checkpoint(ckpt_path)["state_dict"]
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in module.state_dict().items()}:
         raise UserError(f"The checkpoint {ckpt_path} belongs to another network than the one that is trained now.")
 
 
-def _read(ckpt_path: str) -> dict[str, Any]:
+def read_checkpoint(ckpt_path: str) -> dict[str, Any]:
+    """A checkpoint that Lightning wrote; UserError where it holds anything but plain numbers."""
     try:
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
         checkpoint["state_dict"].items()

@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from neuronx import checkpoints
 from neuronx.errors import UserError, unknown
 from neuronx.methods.milan import describer
-from neuronx.methods.milan import encoder as encoders
 from neuronx.methods.milan.captioner import Captioner
 from neuronx.methods.milan.decoder import Decoder
+from neuronx.methods.milan.encoder import encoder_of
 from neuronx.methods.milan.features import Features, features_of
 from neuronx.methods.milan.language_model import LanguageModel
+from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.methods.milan.training.captioner import DecoderLearning, LanguageModelLearning, learn
 from neuronx.methods.milan.training.descriptions import Described, Descriptions, held_out
 from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.store import checkpoints
 from neuronx.types import Plain, TrainerFactory
-from neuronx.world.annotations.truth import leading_factors
 
 if TYPE_CHECKING:
     from neuronx.milannotations.dataset import Milannotations
@@ -145,19 +145,6 @@ class Lesson:
         return Captioner(vocabulary, decoder, language_model, beam_size=min(BEAM, vocabulary.specials.size))
 
 
-class Annotations(Protocol):
-    """Where annotated units come from; `domain` is the kind of their pictures, "shapes" or "natural"."""
-
-    @property
-    def domain(self) -> str:
-        """Kind of the pictures."""
-        ...
-
-    def load(self, name: str, trainer: TrainerFactory) -> "Milannotations":
-        """Those of a key, such as `base` or `not-alexnet-imagenet`."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class MilanTask(Lesson):
     """Trains, measures and writes one captioner.
@@ -166,10 +153,9 @@ class MilanTask(Lesson):
         name: Of the trained part, such as milan_base.
         annotations: Key of the annotated units.
         source: Where they come from.
-        encoder: As `neuronx.methods.milan.encoder.load` takes it: a name, a file or a target. When None, ResNet-101 for
-            natural pictures, as published, and the picture tower of the explaining CLIP for the embedded world.
+        encoder: As `encoder_of` takes it: a name, a file or a target; that of the annotations when None.
         taps: Its layers; those that are usual for it when None.
-        published_masks: As in `Encoder`.
+        published_masks: As in `RegionEncoder`.
         test: Share of the units that the captioner is measured on and never sees.
     """
 
@@ -189,20 +175,18 @@ class MilanTask(Lesson):
         from neuronx.store.processes import is_first
 
         units = self.source.load(self.annotations, trainer)
-        usual = "shapes_explainer" if self.source.domain == "shapes" else "resnet101"
-        encoder = encoders.load(self.encoder or usual, self.taps, self.published_masks)
+        encoder = encoder_of(self.encoder or self.source.encoder, self.taps, self.published_masks)
         features = features_of(units, encoder, trainer)
         known, test = held_out(len(units), self.test, self.seed) if self.test else (torch.arange(len(units)), None)
         captioner, facts = self.fit(features, units.annotations, trainer, folder, known, ckpt_path, units)
         captioner.load_state_dict(checkpoints.rounded(captioner.state_dict()))
-        figures = (
-            {} if test is None else measure(captioner, features, units.annotations, test, known, leading_factors(units))
-        )
+        truth = self.source.truth(units)
+        figures = {} if test is None else measure(captioner, features, units.annotations, test, known, truth)
         card = describer.card(captioner, encoder)
         words = card.pop("words")
         whole: dict[str, Plain] = {
-            "about": f"A captioner of units: from the images where a unit fires to a sentence (MILAN), trained on "
-            f"`{self.annotations}`, {len(units)} units of {', '.join(units.models)}.",
+            "about": "A captioner of units: from the images where a unit fires to a sentence (MILAN), trained on "
+            f"`{self.annotations}`: {self.source.about(units)}.",
             "command": f"python train.py milan={self.name.removeprefix('milan_')} ship=true",
             "domain": self.source.domain,
             "data": {"annotations": self.annotations, "units": len(units), "test": self.test, "seed": self.seed},

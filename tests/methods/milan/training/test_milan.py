@@ -12,9 +12,18 @@ from neuronx.errors import UserError
 from neuronx.experiments.decoding import COLUMNS, Sweep
 from neuronx.experiments.given import Given
 from neuronx.methods.milan import describer
-from neuronx.methods.milan.training.annotations import Published
+from neuronx.methods.milan.training.annotations import PublishedAnnotations
 from neuronx.methods.milan.training.milan import MilanTask
 from neuronx.tables.csv import read_csv, write_csv
+from neuronx.world.annotations.embedded import leading_factors
+
+
+class Known(PublishedAnnotations):
+    """Units of which a `truth.csv` says what they answer to."""
+
+    def truth(self, units):
+        return leading_factors(units)
+
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -43,7 +52,7 @@ def task(root, **options):
     given = {
         "name": "milan_small",
         "annotations": "net/colours",
-        "source": Published(root, domain="shapes"),
+        "source": Known(root, domain="shapes", encoder="shapes_explainer"),
         "epochs": 3,
     }
     return MilanTask(**{**SMALL, **given, **options})
@@ -66,13 +75,13 @@ def test_a_captioner_is_trained_measured_and_read_again(root, tmp_path, trainer)
     again = task(root).run(trainer, tmp_path / "again", str(tmp_path / "run" / "decoder.ckpt"))
     assert again.read_bytes() == path.read_bytes()
 
-    swept = Sweep(source=Published(root), weights=path, beams=[2, 5], temperatures=[0.1, 0.3])
+    swept = Sweep(source=Known(root), weights=path, beams=[2, 5], temperatures=[0.1, 0.3])
     text = swept.run(Given(trainer, tmp_path))
     columns, rows = read_csv(tmp_path / "sweep.csv")
     assert tuple(columns) == COLUMNS and len(rows) == 1 + 2 + 2 + 4 + 2 + 1
     assert [row.cells["units"] for row in rows] == ["6"] * len(rows) and "nearest unit" in text
     with pytest.raises(UserError, match="no way to search"):
-        Sweep(source=Published(root), weights=path, strategies=["beem"]).run(Given(trainer, tmp_path))
+        Sweep(source=Known(root), weights=path, strategies=["beem"]).run(Given(trainer, tmp_path))
 
 
 def test_without_a_language_model_beams_are_the_default(root, tmp_path, trainer):

@@ -6,10 +6,9 @@ import pytest
 
 from neuronx import checkpoints, milan
 from neuronx.methods.milan.features import features_of
-from neuronx.methods.milan.training.annotations import Embedded
 from neuronx.methods.milan.training.descriptions import held_out
 from neuronx.methods.milan.training.milan import measure
-from neuronx.world.annotations.truth import leading_factors
+from neuronx.world.annotations.embedded import EmbeddedAnnotations
 
 CARD = json.loads((checkpoints.FOLDER / "milan_base.json").read_text())
 
@@ -25,11 +24,12 @@ def test_it_names_what_units_answer_to_more_often_than_constants_and_nearest_uni
 @pytest.mark.slow
 def test_its_figures_are_found_again(trainer):
     describer = milan.pretrained("milan_base")
-    units = Embedded().load("base", trainer)
+    source = EmbeddedAnnotations()
+    units = source.load("base", trainer)
     features = features_of(units, describer.encoder, trainer)
     known, test = held_out(len(units), CARD["data"]["test"], CARD["data"]["seed"])
     assert len(units) == CARD["data"]["units"]
-    figures = measure(describer.captioner, features, units.annotations, test, known, leading_factors(units))
+    figures = measure(describer.captioner, features, units.annotations, test, known, source.truth(units))
     assert figures.keys() == CARD["figures"].keys()
     for name, value in CARD["figures"].items():
         assert figures[name] == pytest.approx(value, abs=0.02), name
