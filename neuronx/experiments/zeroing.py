@@ -102,6 +102,7 @@ class _Zeroing(LightningModule):
         self.target, self.probe, self.rows, self.masks, self.sets = target, probe, rows, masks, sets
         self.tail = Tail(target, next(iter(masks))) if len(masks) == 1 else None
         self.place = torch.full((len(probe),), -1).scatter_(0, rows, torch.arange(len(rows)))
+        self.calls: dict[str, int] = {}
         self.right = torch.zeros(sets, len(rows), dtype=torch.bool)
 
     def predict_dataloader(self) -> DataLoader:
@@ -124,12 +125,13 @@ class _Zeroing(LightningModule):
                 logits = self.tail.run(len(part), _silence(part)).unflatten(0, (len(part), len(y)))
                 self.right[start : start + step, place] = (logits.argmax(-1) == y).cpu()
         else:
+            self.calls = self.calls or {layer: self.target.call_of(layer, images[:2]) for layer in self.masks}
             for number in range(self.sets):
                 with ExitStack() as stack:
                     for layer, mask in self.masks.items():
                         if not mask[number].all():
                             change = _silence(mask[number, None].to(self.device))
-                            stack.enter_context(self.target.edit(layer, change))
+                            stack.enter_context(self.target.edit(layer, change, self.calls[layer]))
                     logits = class_logits(self.target, self.network(images))
                 self.right[number, place] = (logits.argmax(-1) == y).cpu()
         if self.trainer.received_sigterm:

@@ -145,8 +145,9 @@ class Tail:
 
     def __init__(self, target: Target, layer: str) -> None:
         """Takes a layer; UserError for one that is unknown, or of a dictionary."""
-        self.target, self.layer, self.module = target, layer, target.replaceable(layer)
+        self.target, self.layer, self.module = target, layer, target.replaceable(layer).module
         self.partial = True
+        self.call: Call | None = None
         self.needed: dict[Call | None, bool] = {}
         self.given: dict[Call, Any] = {}
         self.logits: Tensor
@@ -158,24 +159,27 @@ class Tail:
         Raises:
             UserError: The network's output is not (B, C).
         """
-        noted = Noted((self.module, 0))
+        if self.call is None:
+            self.call = self.module, self.target.call_of(self.layer, images[:2]) - 1
+        noted = Noted(self.call)
         with self.target.record([self.layer]) as found, wrapped(self.target.module, noted):
             self.logits = class_logits(self.target, self.target.module(images))
         self.output = found[self.layer]
-        self.partial &= noted.counts[self.module] == 1  # not where the layer runs again
         self.images, self.given = images, noted.given if self.partial else {}
-        if not self.partial:
+        if not self.given:
+            self.partial = False
             return
         if not self.needed:
             self.needed = {call: True for call in (None, *self.given)}
             self.needed = {call: self._is_needed(call) for call in self.needed}
-        self.partial = bool(self.given) and self._agrees(self.run(1))
+        changes: list[Tensor] = []
+        self.partial = self._agrees(self.run(1, changes.append)) and len(changes) == 1
 
     def run(self, copies: int, change: Change = lambda _: None) -> Tensor:
         """Logits (copies * B, C) of so many copies of the batch, one after the other, the layer's output changed."""
         network, images = self.target.module, self.images
         if not self.partial:
-            with self.target.edit(self.layer, change):
+            with self.target.edit(self.layer, change, self.call[1] + 1 if self.call else None):
                 return class_logits(self.target, network(_copies(images, copies, len(images))))
         inputs = _copies(images, copies, len(images)) if self.needed[None] else _blank(images, copies)
         with wrapped(network, replayed(self._gives(copies, change))):
@@ -189,7 +193,7 @@ class Tail:
             if not self.needed[call]:
                 return tree_map(lambda x: _blank(x, copies, size), self.given[call])
             output = tree_map(lambda x: _copies(x, copies, size), self.given[call])
-            if call[0] is self.module:
+            if call == self.call:
                 self.target.edited(self.layer, output, change, copy=False)
             return output
 
@@ -197,7 +201,7 @@ class Tail:
 
     def _is_needed(self, call: Call | None) -> bool:
         """Whether the tail reads what a call gave (None: the images); if not, NaN in its place changes nothing."""
-        if call is not None and call[0] is self.module:
+        if call == self.call:
             return True
         given, images = self.given, self.images
         try:

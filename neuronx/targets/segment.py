@@ -26,8 +26,8 @@ INPUTS = "inputs"
 class Segment:
     """Runs a network from one layer to another. First `trace` a batch, then take `features` and `run`, in any order.
 
-    Of a layer that runs several times in a forward pass, the upper layer's last run counts, and the lower layer's last
-    run before that.
+    Of a module that runs several times in a forward pass, the call that is named counts (`act#1`); by default the upper
+    layer's last call, and the lower layer's last before that.
 
     Attributes:
         lower: Name of the lower layer.
@@ -42,7 +42,7 @@ class Segment:
     def __init__(self, target: Target, lower: str, layer: str) -> None:
         """Takes two layers; UserError for an unknown one, or a lower one of a dictionary."""
         self.target, self.lower, self.layer = target, target.canonical(lower), target.canonical(layer)
-        self.module = target.replaceable(lower)
+        self.module = target.replaceable(lower).module
         self.runs = 1
         self.call: Call = (self.module, 0)
         self.reads: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class Segment:
 
     def _count(self, inputs: Inputs) -> Tensor:
         """Runs the whole network, counts how often both layers run and returns the upper one's output."""
-        before: list[int] = []  # for each run of the upper layer, how often the lower one has run
+        before: list[int] = []  # for each run of the upper layer, how often the lower layer's module has run
         lower = 0
 
         def look(name: str, output: Tensor) -> Tensor:
@@ -156,10 +156,10 @@ class Segment:
             if name == self.layer:
                 before.append(lower)
                 return output.clone()
-            lower += 1
+            lower = found.calls[self.lower]
             return output.new_empty(0)
 
-        with torch.no_grad(), self.target.record([self.lower, self.layer], look) as found:
+        with torch.no_grad(), self.target.record([self.layer, self.lower], look) as found:
             run(self.target.module, inputs)
         if self.lower == self.layer or not before[-1]:
             raise UserError(f"Layer `{self.lower}` of {self.target.name} does not run before `{self.layer}`.")

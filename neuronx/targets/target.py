@@ -1,14 +1,18 @@
-"""The network under study: which layers and units are looked at, recorded, replaced. The only file that sets hooks."""
+"""The network under study: which layers and units are looked at, recorded, replaced."""
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from neuronx.errors import UserError, unknown
 from neuronx.targets.dictionary import SUFFIX, Dictionary, substituted
@@ -31,10 +35,34 @@ from neuronx.targets.preprocess import Preprocess
 from neuronx.types import Parts, dotted
 
 SEE = "show=layers lists them all."
+_COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
+"""True while calls are counted: the hooks of `record` and `edit` do nothing then."""
+
+
+class Place(NamedTuple):
+    """Where a layer's output comes from.
+
+    Attributes:
+        module: The module that puts it out.
+        call: Which of its calls in a forward pass, counted from 1; None for the last.
+        dictionary: What the output goes through.
+    """
+
+    module: nn.Module
+    call: int | None = None
+    dictionary: Dictionary | None = None
 
 
 class Recorded(dict[str, Tensor]):
-    """Layer -> its output in the latest forward pass; `mlp[1]` and `mlp.1` are one name."""
+    """Layer -> its output in the latest forward pass; `mlp[1]` and `mlp.1` are one name.
+
+    Attributes:
+        calls: Layer -> how often its module has run in that pass.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
 
     def __missing__(self, layer: str) -> Tensor:
         if dotted(layer) in self:
@@ -51,6 +79,7 @@ class Target:
         module: The network; takes (B, 3, H, W) float32.
         transform: From a picture to its input.
         layers: What is asked for: layer -> pooling (avg, max, first, none, patch). Layer "" is the network's output.
+            `act#2` is the second call of a module that runs several times in a forward pass, `act` the last.
         class_names: Of its outputs, when it classifies.
         units: What is asked for of each layer: layer -> sorted indices; None for all. Whole layers are recorded anyway.
         digest: Hex identity of weights and architecture, taken when the target is made.
@@ -96,7 +125,7 @@ class Target:
         for name, value in filled.items():
             object.__setattr__(self, name, value)
         for layer in layers:
-            self._find(layer)
+            self.find(layer)
 
     def select(
         self, layers: Layers | None = None, pool: str | None = None, units: UnitSpec = None, seed: int = 0
@@ -131,34 +160,42 @@ class Target:
     ) -> Iterator[Recorded]:
         """Fills a dict with the layers' outputs at every forward pass of `module` within the context.
 
-        Outputs come with units in the canonical place: (B, K), tokens (B, T, K), maps (B, K, H, W); of a layer that
+        Outputs come with units in the canonical place: (B, K), tokens (B, T, K), maps (B, K, H, W); of a module that
         runs several times in one pass, the last. They are copies, since later layers may write into the originals.
 
         Args:
             layers: Names; that of the dictionary too.
-            through: Applied to (layer, output) at once instead of copying, such as a pooling; not to return a view.
+            through: Applied to (layer, output) at once instead of copying, such as a pooling; not to return a view. Of
+                a module that runs several times it sees every output.
             strict: False leaves out layers that never run or put out nothing that units can be read from.
 
         Raises:
-            UserError: An unknown layer; or, from the forward pass, a layer that never ran, or class names whose number
-                differs from the outputs'.
+            UserError: An unknown layer; or, from the forward pass, a layer that never ran or gave complex numbers, or
+                class names whose number differs from the outputs'.
         """
         names = [dotted(layer) for layer in layers]
         found, handles = Recorded(), []
         take = through or (lambda _, output: output.clone())
 
-        def finish(_: nn.Module, __: Any, output: Any) -> None:
+        def start(*_: Any) -> None:
+            if not _COUNTING.get():
+                found.clear()
+                found.calls.clear()
+
+        def finish(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if _COUNTING.get():
+                return
             if strict and (silent := [name for name in names if name not in found]):
-                raise UserError(f"Layer `{silent[0]}` of {self.name} never runs in the forward pass. {SEE}")
+                raise self._never_runs(silent[0], found.calls[silent[0]], args, kwargs)
             self._check_classes(output)
 
         try:
-            handles.append(self.module.register_forward_pre_hook(lambda *_: found.clear()))
+            handles.append(self.module.register_forward_pre_hook(start))
             for name in names:
-                module, encode = self._find(name)
-                hook = partial(self._listen, found, name, encode, take, strict)
-                handles.append(module.register_forward_hook(hook))
-            handles.append(self.module.register_forward_hook(finish))
+                place = self.find(name)
+                hook = partial(self._listen, found, name, place, take, strict)
+                handles.append(place.module.register_forward_hook(hook))
+            handles.append(self.module.register_forward_hook(finish, with_kwargs=True))
             yield found
         finally:
             for handle in handles:
@@ -180,32 +217,80 @@ class Target:
             yield
 
     @contextmanager
-    def edit(self, layer: str, change: Callable[[Tensor], object]) -> Iterator[None]:
+    def edit(self, layer: str, change: Callable[[Tensor], object], call: int | None = None) -> Iterator[None]:
         """Within the context, what a layer puts out is changed before later layers see it.
 
         Args:
-            layer: Name, not of a dictionary.
+            layer: Name, not of a dictionary. Of a module that runs several times, only the call that is named changes,
+                by default the last.
             change: Writes into a copy of the output, units on axis 1: (B, K), tokens (B, K, T), maps (B, K, H, W).
+            call: Number of the call, from `call_of`, where it is known; else a first forward pass counts the calls.
         """
-        module = self.replaceable(layer)
-        handle = module.register_forward_hook(lambda _, __, output: self.edited(layer, output, change))
+        module, named, _ = self.replaceable(layer)
+        wanted, done = call or named or (1 if module is self.module else 0), 0
+
+        def start(_: nn.Module, args: Any, kwargs: Any) -> None:
+            nonlocal wanted, done
+            if not _COUNTING.get():
+                done, wanted = 0, wanted or self._calls(args, kwargs)[module]
+
+        def apply(_: nn.Module, __: Any, output: Any) -> Any:
+            nonlocal done
+            if _COUNTING.get():
+                return None
+            done += 1
+            return self.edited(layer, output, change) if done == wanted else None
+
+        def finish(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if _COUNTING.get():
+                return
+            if not 0 < wanted <= done:
+                raise self._never_runs(dotted(layer), done, args, kwargs)
+            if done > wanted and not named:
+                raise UserError(
+                    f"The module of layer `{layer}` of {self.name} runs {wanted} times on some images and {done} times "
+                    f"on others; name the call, as `{layer}#{wanted}`."
+                )
+
+        hooks = [self.module.register_forward_pre_hook(start, with_kwargs=True), module.register_forward_hook(apply)]
+        hooks.append(self.module.register_forward_hook(finish, with_kwargs=True))
         try:
             yield
         finally:
-            handle.remove()
+            for hook in hooks:
+                hook.remove()
 
-    def replaceable(self, layer: str) -> nn.Module:
-        """The module that puts out a layer; UserError for an unknown one, or for a dictionary's, which is only read."""
-        module, encode = self._find(layer)
-        if encode is not None:
+    def find(self, layer: str) -> Place:
+        """Where a layer's output comes from; UserError for an unknown layer."""
+        name = dotted(layer)
+        if name in self._dictionaries():
+            return self.find(name.removesuffix(SUFFIX))._replace(dictionary=self.dictionary)
+        whole, number = re.fullmatch(r"(.*?)(?:#([1-9]\d*))?", name, re.DOTALL).groups()  # type: ignore[union-attr]
+        try:
+            return Place(self.module.get_submodule(whole), int(number) if number else None)
+        except AttributeError:
+            known = [*layer_names(self.module), *self._dictionaries()]
+            raise unknown(f"layer of {self.name}", layer, known, SEE) from None
+
+    def replaceable(self, layer: str) -> Place:
+        """The same; UserError also for the layer of a dictionary, which is only read."""
+        place = self.find(layer)
+        if place.dictionary is not None:
             raise UserError(f"Units of a dictionary (`{dotted(layer)}`) can be recorded, not replaced.")
-        return module
+        return place
+
+    def call_of(self, layer: str, inputs: Inputs) -> int:
+        """Which call of its module a layer is, counted from 1, in a forward pass over some inputs."""
+        place = self.find(layer)
+        args = inputs if isinstance(inputs, tuple) else (inputs,)
+        return place.call or max(1, self._calls(args, {})[place.module])
 
     def edited(self, layer: str, output: Any, change: Callable[[Tensor], object], copy: bool = True) -> Any:
         """An output of a layer with its units changed as in `edit`; the original stays, unless `copy` is False."""
-        old, name = self._tensor(dotted(layer), output), dotted(layer)
+        name = dotted(layer)
+        old = self._tensor(name, output)
         new = old.clone() if copy else old
-        axis = unit_axis(old, self._find(layer)[0], name, self.channels, self._square)
+        axis = unit_axis(old, self.find(layer).module, name, self.channels, self._square)
         change(new.movedim(axis, 1))
         return swapped(output, old, new) if copy else output
 
@@ -223,25 +308,59 @@ class Target:
         elif inputs is None:
             inputs = torch.zeros(1, 3, *[self.input_size or 224] * 2)
         names = ["", *layer_names(self.module), *self._dictionaries()] if layers is None else list(layers)
-        with self.record(names, lambda _, output: output, strict=layers is not None) as found, torch.inference_mode():
+        shapes: dict[tuple[str, int], tuple[int, ...]] = {}
+
+        def keep(name: str, output: Tensor) -> Tensor:
+            if layers is not None or len(output) == 1:  # else its first axis does not count the images
+                shapes[name, found.calls[name]] = tuple(output.shape[1:])
+            return output
+
+        with self.record(names, keep, strict=layers is not None) as found, torch.inference_mode():
             run(self.module, to_device_of(self.module, inputs))
-        shapes = {name: tuple(found[name].shape[1:]) for name in names if name in found or layers is not None}
-        return [
-            LayerRow(
-                name=name,
-                kind=type(self._find(name)[1] or self._find(name)[0]).__name__,
-                shape=shape,
-                units=shape[0] if len(shape) == 3 else shape[-1],
-                poolings=fitting_poolings(shape),
+        rows: list[LayerRow] = []
+        for name in map(dotted, names):
+            own = [(call, shape) for (layer, call), shape in shapes.items() if layer == name]
+            if own:
+                rows.append(self._row(name, own[-1][1]))
+            if layers is None and found.calls[name] > 1 and not name.endswith(SUFFIX):
+                rows += [self._row(f"{name}#{call}", shape) for call, shape in own]
+        return rows
+
+    def _row(self, name: str, shape: tuple[int, ...]) -> LayerRow:
+        place = self.find(name)
+        kind = type(place.dictionary or place.module).__name__
+        return LayerRow(name, kind, shape, shape[0] if len(shape) == 3 else shape[-1], fitting_poolings(shape))
+
+    def _calls(self, args: Any, kwargs: Any) -> Counter[nn.Module]:
+        """How often each module runs in a forward pass; nothing is recorded or edited meanwhile."""
+        calls: Counter[nn.Module] = Counter()
+        token = _COUNTING.set(True)
+        hooks = [part.register_forward_hook(lambda part, *_: calls.update([part])) for part in self.module.modules()]
+        try:
+            with torch.no_grad():
+                args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, (args, kwargs))
+                self.module(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            _COUNTING.reset(token)
+        return calls
+
+    def _never_runs(self, layer: str, calls: int, args: Any, kwargs: Any) -> UserError:
+        if calls:
+            return UserError(
+                f"There is no `{layer}` in {self.name}: its module runs only {calls} times in a forward pass."
             )
-            for name, shape in shapes.items()
-        ]
+        running = self._calls(args, kwargs)
+        names = [name for name, part in self.module.named_modules() if name and running[part]]
+        nearest = str(unknown("layer", layer, names, SEE)).partition("`. ")[2]
+        return UserError(f"Layer `{layer}` of {self.name} never runs in the forward pass. {nearest}")
 
     def _listen(
         self,
         found: Recorded,
         name: str,
-        encode: Dictionary | None,
+        place: Place,
         take: Callable[[str, Tensor], Tensor],
         strict: bool,
         module: nn.Module,
@@ -249,6 +368,11 @@ class Target:
         output: Any,
     ) -> None:
         """The hook of `record`, bound to one layer."""
+        if _COUNTING.get():
+            return
+        found.calls[name] += 1
+        if place.call not in (None, found.calls[name]):
+            return
         try:
             tensor = self._tensor(name, output)
             axis = unit_axis(tensor, module, name, self.channels, self._square)
@@ -258,18 +382,8 @@ class Target:
             return
         if tensor.ndim == 4:
             tensor = tensor.movedim(axis, 1)
+        encode = place.dictionary
         found[name] = take(name, tensor if encode is None else encode.to(tensor.device)(tensor))
-
-    def _find(self, layer: str) -> tuple[nn.Module, Dictionary | None]:
-        """The module to listen to, and the dictionary that its output goes through."""
-        name = dotted(layer)
-        if name in self._dictionaries():
-            return self._find(name.removesuffix(SUFFIX))[0], self.dictionary
-        try:
-            return self.module.get_submodule(name), None
-        except AttributeError:
-            known = [*layer_names(self.module), *self._dictionaries()]
-            raise unknown(f"layer of {self.name}", layer, known, SEE) from None
 
     def _dictionaries(self) -> list[str]:
         return [] if self.dictionary is None else [layer for layer in self.layers if layer.endswith(SUFFIX)]
@@ -278,6 +392,11 @@ class Target:
         tensor = first_tensor(output)
         if tensor is None:
             raise UserError(f"Layer `{layer}` of {self.name} puts out {type(output).__name__}, not a tensor.")
+        if tensor.is_complex():
+            raise UserError(
+                f"Layer `{layer}` of {self.name} puts out complex numbers, but activations are real: name a layer "
+                "before or after it, or add a module that takes the absolute value."
+            )
         return tensor
 
     def _check_classes(self, output: Any) -> None:

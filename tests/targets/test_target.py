@@ -5,11 +5,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from neuronx.errors import UserError
 from neuronx.targets.dictionary import Dictionary
 from neuronx.targets.preprocess import Preprocess
+from neuronx.targets.replay import Tail
+from neuronx.targets.segment import Segment
 from neuronx.targets.target import Target
 
 
@@ -284,3 +288,84 @@ def test_latents_stand_in_for_the_layer_that_their_dictionary_reads(target):
         latents.select("mlp.0", units="0:2")
     with pytest.raises(UserError, match="can be recorded, not replaced"), latents.replace("conv.dictionary", 0, 0.0):
         pass
+
+
+class Shared(nn.Module):
+    """One activation for all layers, in place; or one for each layer, of the same numbers."""
+
+    def __init__(self, depth: int, shared: bool) -> None:
+        super().__init__()
+        torch.manual_seed(depth)
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(depth))
+        act = nn.ReLU(inplace=True)
+        self.acts = nn.ModuleList(act if shared else nn.ReLU(inplace=True) for _ in range(depth))
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x):
+        for conv, act in zip(self.convs, self.acts, strict=True):
+            x = act(conv(x))
+        return self.head(x.mean((2, 3)))
+
+
+@given(depth=st.integers(2, 4), call=st.integers(1, 4), named=st.booleans(), unit=st.integers(0, 2))
+@settings(max_examples=12, deadline=None)
+def test_a_call_of_a_shared_module_is_the_layer_that_a_module_of_its_own_would_be(depth, call, named, unit):
+    call = min(call, depth) if named else depth
+    shared = Target("shared", Shared(depth, True), Preprocess(), {"acts.0": "avg"})
+    own = Target("own", Shared(depth, False), Preprocess(), {"acts.0": "avg"})
+    name, other, outputs, logits = f"acts.0#{call}" if named else "acts.0", f"acts.{call - 1}", [], []
+    for target, layer in ((shared, name), (own, other)):
+        with torch.no_grad(), target.replace(layer, unit, 5.0), target.record([layer]) as found:
+            target.module(IMAGES)  # the calls of another pass do not count
+            logits.append(target.module(IMAGES))
+        outputs.append(found[layer])
+    assert torch.equal(*outputs) and torch.equal(*logits) and (outputs[0][:, unit] == 5).all()
+    tails = [Tail(shared, name), Tail(own, other)]
+    with torch.no_grad():
+        for tail in tails:
+            tail.load(IMAGES)
+        logits = [tail.run(2, lambda x: x[:, unit].fill_(3.0)) for tail in tails]
+    assert torch.allclose(*logits) and all(tail.partial for tail in tails)
+    rows = {row.name: row for row in shared.layer_table()}
+    assert [n for n in rows if "#" in n] == [f"acts.0#{k + 1}" for k in range(depth)] and "acts.0" in rows
+
+
+def test_calls_that_do_not_exist_are_refused(target):
+    target = Target("shared", Shared(2, True), Preprocess(), {"acts.0": "avg"})
+    for context in (target.record(["acts.0#3"]), target.replace("acts.0#3", 0, 0.0)):
+        with pytest.raises(UserError, match="its module runs only 2 times"), context:
+            target.module(IMAGES)
+    for wrong in ("acts.0#0", "acts.0#x", "act#1"):
+        with pytest.raises(UserError, match=f"no layer of shared `{wrong}`. Nearest: acts"):
+            target.select(wrong)
+    assert hooks(target.module) == 0
+
+
+def _own(name: str) -> str:
+    """The module of its own that a call of the shared one is, of three."""
+    return f"acts.{int(name.partition('#')[2] or 3) - 1}" if name.startswith("acts") else name
+
+
+@pytest.mark.parametrize(("lower", "upper"), [("acts.0#1", "acts.0#3"), ("acts.0#2", "acts.0"), ("convs.1", "acts.0")])
+def test_a_segment_lies_between_the_calls_that_are_named(lower, upper):
+    shared = Target("shared", Shared(3, True), Preprocess(), {"acts.0": "avg"})
+    own = Target("own", Shared(3, False), Preprocess(), {"acts.0": "avg"})
+    gradients = []
+    for target in (shared, own):
+        names = [_own(name) if target is own else name for name in (lower, upper)]
+        segment = Segment(target, *names)
+        segment.trace(IMAGES[:2])
+        below, above = segment.run(segment.features(IMAGES))
+        gradients.append(segment.gradient(above, below, torch.ones_like(above)))
+    assert torch.allclose(*gradients)
+
+
+def test_complex_outputs_are_refused():
+    class Fourier(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft2(x)
+
+    target = Target("fourier", nn.Sequential(Fourier()), Preprocess(), {"0": "avg"})
+    with pytest.raises(UserError, match="`0` of fourier puts out complex numbers"), target.record(["0"]):
+        target.module(IMAGES)
+    assert not [row for row in target.layer_table() if row.name == "0"]

@@ -25,8 +25,8 @@ def lower_layer(target: Target, layer: str) -> str:
     layer = target.canonical(layer)
     names = {module: name for name, module in target.module.named_modules()}
     listed = {target.canonical(name).removesuffix(SUFFIX) for name in target.layers}
-    begun, ended = _order(target, layer)
-    module = target.module.get_submodule(layer if layer in names.values() else layer.removesuffix(SUFFIX))
+    module, call, _ = target.find(layer)
+    begun, ended = _order(target, layer, module, call)
     start = begun.get(module, len(names))  # the network itself, "", begins before all and ends after all
     before = sorted((other for other in ended if ended[other] < start), key=lambda other: ended[other])
     kind = [other for other in before if type(other) is type(module)]
@@ -44,24 +44,27 @@ def lower_layer(target: Target, layer: str) -> str:
     )
 
 
-def _order(target: Target, layer: str) -> tuple[dict[nn.Module, int], dict[nn.Module, int]]:
-    """When each module last begins and ends in a forward pass, as one running number."""
+def _order(
+    target: Target, layer: str, last: nn.Module, call: int | None
+) -> tuple[dict[nn.Module, int], dict[nn.Module, int]]:
+    """When each module last begins and ends in a forward pass, up to a call of one, as one running number."""
     begun: dict[nn.Module, int] = {}
     ended: dict[nn.Module, int] = {}
 
     def wrapper(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            clock = len(moments)
-            moments.append(module)
-            begun[module] = clock
+            if call is not None and moments.count((last, True)) >= call:
+                return forward(*args, **kwargs)
+            begun[module] = len(moments)
+            moments.append((module, True))
             output = forward(*args, **kwargs)
             ended[module] = len(moments)
-            moments.append(module)
+            moments.append((module, False))
             return output
 
         return run
 
-    moments: list[nn.Module] = []
+    moments: list[tuple[nn.Module, bool]] = []
     with wrapped(target.module, wrapper):
         target.layer_table(layers=[layer])
     return begun, ended
