@@ -71,7 +71,7 @@ def report() -> list[dict]:
     sim = Correlation(floors=False, ceiling=False)
 
     def ours() -> list[float]:
-        scores = sim.score_recorded({"method": explained}, {"layer": layer}, "net", probe, judge, trainer)
+        scores = sim.score_recorded({"method": explained}, {"layer": layer}, "net", probe, judge, trainer).rows
         return [one.value for one in scores]
 
     def plain() -> list[float]:

@@ -103,7 +103,7 @@ def score(
     check_judge(judging, probe, [])
     names = _words(words, probe).names if words is not None else _concepts_of(explained)
     scorer = Correlation(seed=seed) if sim == "correlation" else Ablation(seed=seed)
-    return scorer.score(explained, target, probe, judging, trainer or make, names)
+    return list(scorer.score(explained, target, probe, judging, trainer or make, names).rows)
 
 
 def _target(model: "nn.Module | Target", layer: str | Sequence[str] | None, pool: str, transform: Any) -> "Target":

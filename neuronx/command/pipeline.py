@@ -194,7 +194,7 @@ def stored(given: Sequence[ExplanationFile], sim: "Stored") -> "Evaluation":
 
     if not given:
         raise UserError("sim=stored needs files with stored scores: explanations=FILE or explanations=FOLDER.")
-    return Evaluation(explanations={}, scores=sim.score(given))
+    return Evaluation(explanations={}, scores=sim.score(given).rows)
 
 
 def read_given(

@@ -94,7 +94,7 @@ def split_scores(
     ]
     simulation = Correlation(floors=False, ceiling=False)
     scores: dict[tuple[str, Unit], Any] = {
-        (score.method, score.unit): score for score in simulation.score(explained, split, probe, judge, trainer)
+        (score.method, score.unit): score for score in simulation.score(explained, split, probe, judge, trainer).rows
     }
     p = {
         Unit(layer, unit): float(chance)

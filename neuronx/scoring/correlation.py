@@ -9,7 +9,7 @@ from neuronx.recording.record import record
 from neuronx.scoring.panels import Beside, asked_for, rows_of_table
 from neuronx.scoring.simulator import Predicts, Simulator
 from neuronx.scoring.sums import apart, sums
-from neuronx.types import Activations, Explanation, Judge, Score, TrainerFactory
+from neuronx.types import Activations, Explanation, Judge, Score, Scores, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -36,7 +36,7 @@ class Correlation(Beside):
         judge: Judge,
         trainer: TrainerFactory,
         words: Sequence[str] = (),
-    ) -> list[Score]:
+    ) -> Scores:
         """Scores the explanations of several methods, of any layers of the target.
 
         Args:
@@ -64,7 +64,7 @@ class Correlation(Beside):
         judge: Judge,
         trainer: TrainerFactory,
         words: Sequence[str] = (),
-    ) -> list[Score]:
+    ) -> Scores:
         """Scores as `score` does, from activations by layer; `target` is the network's name."""
         test = probe.split("test")
         made = self.panels(apart(explained), recorded, probe, judge, trainer, words)
@@ -81,4 +81,4 @@ class Correlation(Beside):
             found = zip(r.tolist(), correlation_sem(r, len(test)).tolist(), ["ok"] * len(r), strict=True)
             pool = recorded[panel.layer].pool
             rows += rows_of_table(panel, found, "correlation", target, pool, judge.name, images)
-        return rows
+        return Scores(rows)

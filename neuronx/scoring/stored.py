@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from neuronx.errors import UserError
 from neuronx.tables.explanations import ExplanationFile, by_method
 from neuronx.tables.schemas import STORED
-from neuronx.types import UNKNOWN, Score
+from neuronx.types import UNKNOWN, Score, Scores
 
 
 class Stored:
@@ -17,7 +17,7 @@ class Stored:
 
     name = "stored"
 
-    def score(self, files: Sequence[ExplanationFile]) -> list[Score]:
+    def score(self, files: Sequence[ExplanationFile]) -> Scores:
         """Reads the columns that start with `sim ` (`sim correlation`, `sim ablation(optim)`, `sim ablation(norm)`).
 
         A unit without a number in a column that others of its file have is unjudged. Files without such columns are
@@ -35,7 +35,7 @@ class Stored:
             )
         for target in dict.fromkeys(file.target for file, _ in kept):
             by_method([file for file, _ in kept if file.target == target])
-        return [score for file, columns in kept for column in columns for score in _scores(file, column)]
+        return Scores([score for file, columns in kept for column in columns for score in _scores(file, column)])
 
 
 def _columns(file: ExplanationFile) -> list[str]:

@@ -87,7 +87,7 @@ def test_the_published_figure_5(shared):
     folder = shared / "data" / "published" / "linear_explanations"
     methods = ("NetDissect", "MILAN", "CLIP_Dissect", "LE_label", "LE_siglip")
     files = read_files([{"file": str(folder / m / "resnet50_imagenet_layer4.csv"), "method": m} for m in methods])
-    pairs = pair_scores(Stored().score(files))["resnet50_imagenet", "layer4", "ablation_optim", "unknown"]
+    pairs = pair_scores(Stored().score(files).rows)["resnet50_imagenet", "layer4", "ablation_optim", "unknown"]
     fit = fit_scores([one.correlation for one in pairs], [one.ablation for one in pairs])
     assert fit.n == 10_240
     assert fit.slope == pytest.approx(0.42312855550621464, abs=1e-12)

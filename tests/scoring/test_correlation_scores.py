@@ -22,7 +22,7 @@ def world():
 
 def run(sim, explained, layers, probe, judge, trainer, words=()):
     layers = layers if isinstance(layers, dict) else {"layer": layers}
-    return sim.score_recorded(explained, layers, "net", probe, judge, trainer, words)
+    return sim.score_recorded(explained, layers, "net", probe, judge, trainer, words).rows
 
 
 def values(scores, method):

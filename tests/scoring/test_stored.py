@@ -34,7 +34,7 @@ UNITS = {"layer4 resnet50_imagenet": 2048, "layer4 resnet18_places365": 512, "cl
 
 @pytest.fixture(scope="module")
 def rows(shared):
-    scores = Stored().score(read_files(shared / "data/published/linear_explanations"))
+    scores = Stored().score(read_files(shared / "data/published/linear_explanations")).rows
     return {(row.target, row.layer, row.method, row.judge): row for row in leaderboard(scores)}
 
 
@@ -68,7 +68,7 @@ def test_nothing_else_is_in_the_table(rows):
 def test_units_without_a_number_are_unjudged_and_other_files_left_out(tmp_path):
     write_atomic(tmp_path / "le/net_imagenet_fc.csv", b"unit,description,sim correlation\n0,dog,.5\n1,cat,-\n2,cow,\n")
     write_atomic(tmp_path / "raw/net_imagenet_fc.csv", b"unit,description\n0,dog\n")
-    scores = Stored().score(read_files(tmp_path))
+    scores = Stored().score(read_files(tmp_path)).rows
     assert [(one.method, one.status, one.n) for one in scores] == [
         ("le", "ok", 0),
         ("le", "unjudged", 0),

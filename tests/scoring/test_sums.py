@@ -23,7 +23,7 @@ def world():
 
 def score(world, explained, sim=plain, trainer=None):
     probe, judge, layer, _ = world
-    return sim.score_recorded(explained, {"layer": layer}, "net", probe, judge, trainer)
+    return sim.score_recorded(explained, {"layer": layer}, "net", probe, judge, trainer).rows
 
 
 def parts(*concepts):

@@ -21,8 +21,10 @@ if __name__ == "__main__":
     judge, layer, truth = planted(n=506, units=9)
     probe = Rows(506)
     probe.splits["test"] = probe.splits["test"][:101]
-    scores = Correlation(batch_size=batch_size).score_recorded(
-        {"true": truth}, {"layer": layer}, "net", probe, judge, trainer
+    scores = (
+        Correlation(batch_size=batch_size)
+        .score_recorded({"true": truth}, {"layer": layer}, "net", probe, judge, trainer)
+        .rows
     )
     rank = int(__import__("os").environ.get("LOCAL_RANK", 0))
     out.with_suffix(f".{rank}").write_text(json.dumps([[one.method, one.status, one.n, one.value] for one in scores]))

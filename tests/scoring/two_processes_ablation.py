@@ -37,7 +37,7 @@ if __name__ == "__main__":
     judge = Table(["a", "b", "c"], torch.rand(303, 3))
     explained = [Explanation(Unit(layer, k), (("abc"[k], 0.5),), 0.1) for layer in target.layers for k in range(3)]
     sim = Ablation(batch_size=batch_size, nodes=4)
-    scores = sim.score({"le": explained}, target, probe, judge, trainer)
+    scores = sim.score({"le": explained}, target, probe, judge, trainer).rows
     found = [[one.method, one.score, one.pool, one.status, one.n, one.value, one.sem] for one in scores]
     for layer in ("0", "2"):
         held = effects(target, probe, trainer, layer, torch.arange(101))

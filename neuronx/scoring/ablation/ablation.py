@@ -17,7 +17,7 @@ from neuronx.scoring.ablation.damage import Damage, Effect, Seen
 from neuronx.scoring.ablation.head import class_labels, few_images, find_linear_head, fit_temperature
 from neuronx.scoring.ablation.measured import LinearEffect, Measuring
 from neuronx.scoring.panels import Beside, asked_for, rows_of_table
-from neuronx.types import Explanation, Judge, Score, TrainerFactory
+from neuronx.types import Explanation, Judge, Score, Scores, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -96,7 +96,7 @@ class Ablation(Beside):
         judge: Judge,
         trainer: TrainerFactory,
         words: Sequence[str] = (),
-    ) -> list[Score]:
+    ) -> Scores:
         """Scores the explanations of several methods, of any layers of the target.
 
         Args:
@@ -169,7 +169,7 @@ class Ablation(Beside):
                         judge.name,
                         f"{probe.name}/test:{len(rows) - val}",
                     )
-        return table
+        return Scores(table)
 
     def _images(self, probe: "Probe", exact: bool) -> tuple[int, Tensor]:
         """How many val images are used, and the places among all val and test images, val first, of those used."""

@@ -104,7 +104,7 @@ def test_test_images_are_not_looked_at(probe, trainer):
 def test_explained_and_scored(probe, trainer):
     target = network(UNITS)
     found = ClipDissect(Eye(), WORDS, "cos_similarity_cubed").explain(target, probe, trainer)
-    scores = Correlation(batch_size=16).score({"clip_dissect": found}, target, probe, Eye(), trainer)
+    scores = Correlation(batch_size=16).score({"clip_dissect": found}, target, probe, Eye(), trainer).rows
     values = {one.unit: one for one in scores if one.method == "clip_dissect"}
     assert values[Unit("0", 0)].value > 0.999 and values[Unit("0", 3)].status == "inactive"
     assert values[Unit("1", 0)].pool == "max"

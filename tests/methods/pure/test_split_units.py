@@ -116,7 +116,7 @@ def test_other_methods_and_the_score_take_parts_as_they_are(world, trainer):
     how = Pure({"le_label": LinearExplanations(labels)}, references=60, draws=20, alpha=0.01)
     found = how.explain(target, probe, trainer)
     explained = {how.name: found.explanations}
-    scores = Correlation(ceiling=False, floors=False).score(explained, found.target, probe, labels, trainer)
+    scores = Correlation(ceiling=False, floors=False).score(explained, found.target, probe, labels, trainer).rows
     by = {(one.method, str(one.unit)): one for one in scores}
     assert {unit for method, unit in by if method == "pure-le_label"} == {"high:0", "high:1", "high:2"}
     for part in ("high:0/0", "high:0/1"):

@@ -102,7 +102,7 @@ def direct(world, layer, one, judge, z, mode, temperature, combine="shift"):
 def test_a_linear_head_gives_the_plain_formula(world, trainer, mode):
     one, judge, z = explained(*world, "hidden")
     sim = Ablation(modes=[mode], temperature=1.1, floors=False, ceiling=False, batch_size=32)
-    scores = sim.score({"le": one}, *world, judge, trainer)
+    scores = sim.score({"le": one}, *world, judge, trainer).rows
     assert [(s.score, s.pool, s.status) for s in scores] == [(f"ablation_{mode}", "none", "ok")] * 4
     for score, claim in zip(scores, one, strict=True):
         assert abs(score.value - direct(world, "hidden", claim, judge, z, mode, 1.1)) < 1e-5
@@ -113,7 +113,7 @@ def test_a_linear_head_gives_the_plain_formula(world, trainer, mode):
 def test_inside_a_network_of_rectifiers_it_agrees_with_brute_force(world, trainer, layer, combine):
     one, judge, z = explained(*world, layer, units=2)
     sim = Ablation(temperature=1.0, floors=False, ceiling=False, combine=combine, nodes=40)
-    scores = sim.score({"le": one}, *world, judge, trainer)
+    scores = sim.score({"le": one}, *world, judge, trainer).rows
     assert {s.pool for s in scores} == {f"avg, {combine}"}
     for score in scores:
         claim = one[score.unit.index]
@@ -124,7 +124,7 @@ def test_inside_a_network_of_rectifiers_it_agrees_with_brute_force(world, traine
 
 def test_floors_and_ceiling_stand_beside(world, trainer):
     one, judge, _ = explained(*world, "hidden", units=6)
-    scores = Ablation().score({"le": one}, *world, judge, trainer)
+    scores = Ablation().score({"le": one}, *world, judge, trainer).rows
     mean = {
         (method, mode): sum(s.value for s in scores if (s.method, s.score) == (method, f"ablation_{mode}")) / 6
         for method in ("le", "shuffled-le", "random-le", "ceiling")
@@ -143,7 +143,7 @@ def test_a_unit_without_effect_is_counted_and_not_infinite(world, trainer):
     module.head.weight.data[:, 1] = 0.3  # adds the same to every logit
     same = Target("same", module, lambda x: x, target.layers)
     one, judge, _ = explained(same, probe, "hidden")
-    scores = Ablation(floors=False, ceiling=False).score({"le": one}, same, probe, judge, trainer)
+    scores = Ablation(floors=False, ceiling=False).score({"le": one}, same, probe, judge, trainer).rows
     assert [s.status for s in scores] == ["ok", "no_effect", "ok", "ok"] * 2
     assert all(math.isnan(s.value) and math.isnan(s.sem) for s in scores if s.unit.index == 1)
 
@@ -151,7 +151,7 @@ def test_a_unit_without_effect_is_counted_and_not_infinite(world, trainer):
 def test_constant_predictions(world, trainer):
     one, judge, _ = explained(*world, "hidden", units=2)
     one = [replace(claim, terms=()) for claim in one]
-    scores = Ablation(floors=False, ceiling=False).score({"le": one}, *world, judge, trainer)
+    scores = Ablation(floors=False, ceiling=False).score({"le": one}, *world, judge, trainer).rows
     assert all(abs(s.value) < 1e-9 for s in scores if s.score == "ablation_norm"), "the prediction is the mean"
     assert all(math.isfinite(s.value) for s in scores)
 
@@ -159,10 +159,10 @@ def test_constant_predictions(world, trainer):
 def test_what_was_measured_is_kept(world, trainer, own_cache):
     one, judge, _ = explained(*world, "two", units=2)
     sim = Ablation(floors=False, ceiling=False, nodes=4)
-    first = sim.score({"le": one}, *world, judge, trainer)
+    first = sim.score({"le": one}, *world, judge, trainer).rows
     (kept,) = (own_cache / "effects").iterdir()
     stamp = (kept / "changes.safetensors").stat().st_mtime_ns
-    assert sim.score({"le": one}, *world, judge, trainer) == first
+    assert sim.score({"le": one}, *world, judge, trainer).rows == first
     assert (kept / "changes.safetensors").stat().st_mtime_ns == stamp
 
 
@@ -171,7 +171,7 @@ def test_fewer_images_where_the_network_is_run_and_the_table_says_so(world, trai
     two, other, _ = explained(*world, "hidden", units=2)
     judge.names, judge.scores = other.names, other.scores
     sim = Ablation(floors=False, ceiling=False, nodes=6, most_images=20)
-    scores = sim.score({"le": [*one, *two]}, *world, judge, trainer)
+    scores = sim.score({"le": [*one, *two]}, *world, judge, trainer).rows
     assert {(s.unit.layer, s.n, s.images) for s in scores} == {
         ("two", 20, "memory/test:20"),
         ("hidden", 60, "memory/test:60"),
@@ -185,7 +185,7 @@ def test_labels_may_be_the_networks_own_answers(world, trainer):
     assert blind.labels is None
     with pytest.raises(UserError, match=r"have no labels.*labels=predicted"):
         Ablation().score({"le": one}, target, blind, judge, trainer)
-    scores = Ablation(labels="predicted").score({"le": one}, target, blind, judge, trainer)
+    scores = Ablation(labels="predicted").score({"le": one}, target, blind, judge, trainer).rows
     assert all(s.status == "ok" for s in scores)
 
 
