@@ -17,7 +17,6 @@ from neuronx.types import (
     PartSamples,
     Plain,
     Score,
-    Scores,
     Table,
     TrainerFactory,
     as_found,
@@ -120,13 +119,10 @@ def evaluate(
                 # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
                 listed = words.of(images) if judge.vocabulary(images) is None else ()
                 result = sim.score(explained, scored, images, judge, trainer, listed)
-                if isinstance(result, Scores):
-                    scores += result.rows
-                    tables = joined(tables, result.tables)
-                    if name not in {sample.target for sample in samples}:
-                        samples += result.samples
-                else:
-                    scores += result
+                scores += result.rows
+                tables = joined(tables, result.tables)
+                if name not in {sample.target for sample in samples}:
+                    samples += result.samples
             if isinstance(sim, HasTables):
                 tables |= sim.tables(target, images, trainer)
         if methods or sims:
