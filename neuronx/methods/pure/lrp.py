@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from neuronx.methods.pure.gradient import Gradient, of_units
-from neuronx.methods.pure.rules import Rules, find_rules, need_zennit
 from neuronx.targets.latents import Inputs
+from neuronx.targets.relevance import Rules, find_rules, need_zennit
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain
 

@@ -1,4 +1,4 @@
-"""Which rule of layer-wise relevance propagation goes with which module, from what runs and not from names of classes.
+"""Layer-wise relevance propagation: which rule goes with which module, from what runs and not from names of classes.
 
 Convolutions: z-plus. Linear layers, and batch norms that follow no linear operation: epsilon (1e-6). Sums and average
 pooling: in proportion to what each input contributes. Activations pass relevance on; maximum pooling gives it to the
@@ -9,17 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neuronx.errors import UserError
 from neuronx.targets.layers import first_tensor
 from neuronx.targets.replay import wrapped
-
-if TYPE_CHECKING:
-    from zennit.core import Composite
 
 UNRULED = {
     *("softmax", "sigmoid", "sigmoid_", "hardsigmoid", "tanh", "scaled_dot_product_attention"),
@@ -28,6 +26,8 @@ UNRULED = {
     *("matmul", "__matmul__", "bmm", "baddbmm", "einsum", "sub", "sub_"),
 }
 """Operations on what carries relevance that no rule covers: gates, attention, norms of single images."""
+ADDITIONS = {"add", "__add__", "__radd__"}
+IN_PLACE = {"add_", "__iadd__"}
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,9 @@ class Rules:
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
         """Within the context gradients are relevance; then the network is as it was, whatever happened."""
-        composite = self.composite()
-        try:
-            composite.register(network)
-            yield
-        finally:
-            composite.remove()
-
-    def composite(self) -> "Composite":
-        """The rules as zennit takes them."""
         from zennit.core import Composite
         from zennit.rules import Epsilon, Flat, Norm, Pass, ZPlus
         from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear
-
-        from neuronx.methods.pure.canonizers import MergedNorms, SharedSums
 
         merged = {norm for _, norm in self.merges}
         kinds = ((Convolution, ZPlus), (Linear, Epsilon), (BatchNorm, Epsilon), (AvgPool, Norm), (Activation, Pass))
@@ -73,7 +62,13 @@ class Rules:
                 return Flat()
             return next((hook() for kind, hook in kinds if isinstance(module, kind)), None)
 
-        return Composite(module_map=rule, canonizers=[MergedNorms(self.merges), SharedSums()])
+        composite = Composite(module_map=rule)
+        with _merged(network, self.merges), _shared_sums(network):
+            try:
+                composite.register(network)
+                yield
+            finally:
+                composite.remove()
 
 
 def find_rules(network: nn.Module, go: Callable[[], object], where: str, option: str, flat: bool = False) -> Rules:
@@ -154,3 +149,74 @@ class _Covered(TorchFunctionMode):
 
 def _flat(args: Any) -> list[Any]:
     return [x for arg in args for x in (arg if isinstance(arg, tuple | list) else [arg])]
+
+
+@contextmanager
+def _merged(network: nn.Module, merges: list[tuple[tuple[str], str]]) -> Iterator[None]:
+    """Merges batch norms into the linear operations that they follow, exactly: with an epsilon of 0 afterwards."""
+    from zennit.canonizers import NamedMergeBatchNorm
+
+    norms: list[Any] = [network.get_submodule(norm) for _, norm in merges]
+    epsilons = [norm.eps for norm in norms]
+    instances = NamedMergeBatchNorm(merges).apply(network)
+    try:
+        for norm in norms:
+            norm.eps = 0.0
+        yield
+    finally:
+        for instance, norm, epsilon in zip(instances, norms, epsilons, strict=True):
+            instance.remove()
+            norm.eps = epsilon
+
+
+@contextmanager
+def _shared_sums(network: nn.Module) -> Iterator[None]:
+    """Sums of two tensors share relevance out by what each contributes (the rule Norm), wherever they are.
+
+    Shortcuts of torchvision's and timm's blocks, and of any other class, are seen as the additions that they are, since
+    the network's forward is wrapped; zennit's own canonizers go by names in a few classes, and where these differ
+    (timm's BasicBlock), sums double the relevance. Sums with constants or parameters are left alone.
+    """
+    own, forward = network.__dict__.get("forward"), network.forward
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _Additions():
+            return forward(*args, **kwargs)
+
+    network.forward = run
+    try:
+        yield
+    finally:
+        if own is not None:
+            network.forward = own
+        else:
+            del network.forward
+
+
+class _Additions(TorchFunctionMode):
+    """Replaces additions of two tensors with gradients."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.__name__
+        if name in ADDITIONS | IN_PLACE and len(args) == 2 and not kwargs:
+            a, b = args
+            if all(isinstance(x, Tensor) and x.requires_grad for x in args) and a.shape == b.shape:
+                return _Sum.apply(a, b) if name in ADDITIONS else a.copy_(_Sum.apply(a.clone(), b))
+        return function(*args, **(kwargs or {}))
+
+
+class _Sum(torch.autograd.Function):
+    """a + b, whose backward pass shares relevance R out as a R / (a + b) and b R / (a + b)."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return a + b
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, Tensor]:
+        from zennit.core import stabilize
+
+        a, b = ctx.saved_tensors
+        share = relevance / stabilize(a + b)
+        return a * share, b * share
