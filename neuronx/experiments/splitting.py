@@ -7,10 +7,10 @@ from neuronx.errors import UserError
 from neuronx.experiments.given import Given
 from neuronx.experiments.planting import plant, recover, summary
 from neuronx.experiments.split_scores import SplitScore, gains, groups_by_test, split_scores
-from neuronx.methods.pure.circuits import lower_layer
 from neuronx.methods.pure.method import Pure
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
+from neuronx.targets.segment import lower_layer
 from neuronx.types import Cell, Judge, Table, Unit
 
 

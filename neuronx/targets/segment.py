@@ -2,21 +2,24 @@
 
 What lies before the lower layer is run once for each image; what it gives is the image's features. The segment is
 then run on features in any combination, one image as often as one likes. What lies after the upper layer never runs.
+`lower_layer` finds the layer before another one, where a segment begins unless somebody says otherwise.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from neuronx.errors import UserError
+from neuronx.targets.dictionary import SUFFIX
 from neuronx.targets.latents import Inputs, run, to_device_of
 from neuronx.targets.layers import first_tensor, swapped
-from neuronx.targets.replay import Call, Noted, changed, clone, nan, replayed, wrapped
+from neuronx.targets.replay import Call, Noted, Wrapper, changed, clone, nan, replayed, wrapped
 from neuronx.targets.target import Target
 
 INPUTS = "inputs"
@@ -97,13 +100,21 @@ class Segment:
             leaves = tree_leaves({key: kept[key] for key in self._keys})
         return [leaf for leaf, batched in zip(leaves, self._batched, strict=True) if batched]
 
-    def run(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def run(self, features: list[Tensor], at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Runs the segment on features of some images.
+
+        Args:
+            features: Images on the first axis.
+            at: (P,) int64, which of them each row is of; each image goes forward once, however many rows it has. By
+                default each has one row.
 
         Returns:
             The lower layer's output, as the network has it, which takes gradients; and the upper layer's, which
             depends on it, units in the canonical place: (B, K), (B, T, K) or (B, K, H, W).
         """
+        if at is not None:
+            with wrapped(self.target.module, sharing(at)):
+                return self.run([part[at] for part in features])
         with torch.inference_mode(False), torch.enable_grad():
             rows, like = iter(map(_usual, features)), features[0]
             leaves = [
@@ -273,3 +284,126 @@ def _close(a: Tensor, b: Tensor) -> bool:
         return False
     a, b = a.detach()[b.isfinite()], b[b.isfinite()]
     return not len(b) or bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp(min=1e-6))
+
+
+def lower_layer(target: Target, layer: str) -> str:
+    """The layer whose channels a layer's circuits lead to by default.
+
+    Among the layers that are over before `layer` begins, in this order: the last of those that the target lists
+    (`layers=`); the last of its own kind, a module of the same class with the same parent, then with any parent (layer3
+    for ResNet's layer4, layer3.1 for its layer4.0, one fire module for the next); the last module with weights that
+    lies in no other (layer4 for fc).
+
+    Raises:
+        UserError: An unknown layer, one that never runs, or the first one.
+    """
+    layer = target.canonical(layer)
+    names = {module: name for name, module in target.module.named_modules()}
+    listed = {target.canonical(name).removesuffix(SUFFIX) for name in target.layers}
+    module, call, _ = target.find(layer)
+    begun, ended = _order(target, layer, module, call)
+    start = begun.get(module, len(names))  # the network itself, "", begins before all and ends after all
+    before = sorted((other for other in ended if ended[other] < start), key=lambda other: ended[other])
+    kind = [other for other in before if type(other) is type(module)]
+    parent = names[module].rpartition(".")[0]
+    for candidates in (
+        [other for other in before if names[other] in listed],
+        [other for other in kind if names[other].rpartition(".")[0] == parent],
+        kind,
+        _outermost([other for other in before if any(True for _ in other.parameters())], begun, ended),
+    ):
+        if candidates:
+            return names[candidates[-1]]
+    raise UserError(
+        f"`{layer}` is the first layer of {target.name}: no layer comes before it that a circuit could lead to."
+    )
+
+
+def _order(
+    target: Target, layer: str, last: nn.Module, call: int | None
+) -> tuple[dict[nn.Module, int], dict[nn.Module, int]]:
+    """When each module last begins and ends in a forward pass, up to a call of one, as one running number."""
+    begun: dict[nn.Module, int] = {}
+    ended: dict[nn.Module, int] = {}
+
+    def wrapper(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if call is not None and moments.count((last, True)) >= call:
+                return forward(*args, **kwargs)
+            begun[module] = len(moments)
+            moments.append((module, True))
+            output = forward(*args, **kwargs)
+            ended[module] = len(moments)
+            moments.append((module, False))
+            return output
+
+        return run
+
+    moments: list[tuple[nn.Module, bool]] = []
+    with wrapped(target.module, wrapper):
+        target.layer_table(layers=[layer])
+    return begun, ended
+
+
+def _outermost(modules: list[nn.Module], begun: dict[nn.Module, int], ended: dict[nn.Module, int]) -> list[nn.Module]:
+    """Those that lie in no other of the list, which is sorted by when they end."""
+    kept: list[nn.Module] = []
+    for module in modules:
+        kept = [other for other in kept if begun[other] < begun[module]] + [module]
+    return kept
+
+
+def sharing(at: Tensor) -> Wrapper:
+    """For `wrapped`: rows with equal numbers `at` (P,) are taken to be equal, wherever operations take P rows.
+
+    Convolutions and linear layers go forward once for each image. Going back, the gradient of a unit's own map is zero
+    in all other channels, so that the first convolution met needs the kernel of one channel only. Values are those of
+    the plain operations, to rounding.
+    """
+    images, back = at.unique(return_inverse=True)
+    order = torch.arange(len(at) - 1, -1, -1, device=at.device)
+    first = torch.empty_like(images).scatter_(0, back.flip(0), order)  # of equal rows the first is written last
+
+    def wrapper(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            operation: Any = _Convolution
+        elif type(module) is nn.Linear:
+            operation = _Linear
+        else:
+            return forward
+
+        def run(x: Tensor) -> Tensor:
+            if len(x) != len(at) or not x.requires_grad or torch.is_autocast_enabled(x.device.type):
+                return forward(x)
+            return operation.apply(x, module, forward, first, back)
+
+        return run
+
+    return wrapper if len(images) < len(at) else lambda _, forward: forward
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, module: Any, forward: Any, first: Tensor, back: Tensor) -> Tensor:
+        ctx.module, ctx.shape = module, x.shape
+        return forward(x[first])[back]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient @ ctx.module.weight, None, None, None, None
+
+
+class _Convolution(_Linear):
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        module = ctx.module
+        how = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
+        used = gradient.abs().amax((2, 3)) > 0
+        if module.groups > 1 or int(used.sum(1).max()) > 1:
+            return conv2d_input(ctx.shape, module.weight, gradient, groups=module.groups, **how), None, None, None, None
+        # One channel a row: a depthwise convolution with a group for each row.
+        rows, channel = ctx.shape[0], used.int().argmax(1)
+        maps = gradient[torch.arange(rows, device=channel.device), channel]
+        kernels = module.weight[channel].contiguous()
+        spread = conv2d_input((1, rows * ctx.shape[1], *ctx.shape[2:]), kernels, maps[None], groups=rows, **how)
+        return spread.view(ctx.shape), None, None, None, None

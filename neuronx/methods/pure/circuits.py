@@ -7,22 +7,22 @@ from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from neuronx.data.probe import Batches, Probe
 from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.closed_form import Adjacent
-from neuronx.methods.pure.features import Features
-from neuronx.methods.pure.gradient import SEEDS, Gradient
-from neuronx.methods.pure.lrp import Lrp
-from neuronx.methods.pure.stages import lower_layer
+from neuronx.methods.pure.gradient import SEEDS, Gradient, Lrp
 from neuronx.recording.record import identity
 from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
 from neuronx.store.cache import Entry, entry
 from neuronx.store.pairs import find_pairs, write_pairs
+from neuronx.store.shards import on_disk
 from neuronx.targets.latents import Inputs
-from neuronx.targets.segment import Segment
+from neuronx.targets.segment import Segment, lower_layer
 from neuronx.targets.target import Target
 from neuronx.types import Plain, TrainerFactory
 
@@ -30,6 +30,8 @@ PAIRS = 32
 """Pairs that go through the segment at a time."""
 BLOCK = 1024
 """Pairs in a file of the store."""
+SPACE_GB = 8.0
+"""Disk for the features of one layer on one set of images; what does not fit is made again when it is needed."""
 RULES = ("gradient", "lrp", "adjacent")
 
 
@@ -147,7 +149,7 @@ def circuit_vectors(
             raise UserError(f"There is no unit {int(units.max())}: layer `{layer}` has units 0 to {way.units - 1}.")
         kept = entry("circuit-features", identity(target, way.lower, probe, runner) | {"reads": way.reads})
         pairs = torch.stack([rows[missing], units[missing]], 1).unique(dim=0)
-        work = _Pass(target, way, probe, pairs, place, Features(kept), batch_size or PAIRS)
+        work = _Pass(target, way, probe, pairs, place, _Features(kept), batch_size or PAIRS)
         # Another rounding switches a few ReLUs near zero, which vectors show at 1e-4; and backwards it is no faster.
         predict(work, runner, fast_layout=False)
         if runner.is_global_zero:
@@ -190,6 +192,38 @@ def _check(rows: Tensor, units: Tensor, images: int) -> None:
         raise UserError(f"There is no unit {int(units.min())}.")
 
 
+class _Features:
+    """The features of images at a lower layer, on disk, one file an image: other units, rules and seeds use them, too.
+
+    They are kept in the precision in which they were made: in float16 about one in a thousand ReLUs close to zero would
+    switch, and vectors would differ by more than the 1e-5 that they are held to.
+    """
+
+    def __init__(self, place: Entry, space_gb: float = SPACE_GB) -> None:
+        self.place = place
+        self.space = space_gb * 1e9 - sum(path.stat().st_size for path in place.path.glob("image-*"))
+
+    def read(self, row: int) -> list[Tensor]:
+        """The features of one image, without an axis of images; nothing where they are not there, or damaged."""
+        path = self.place.path / f"image-{row:08d}.safetensors"
+        try:
+            tensors = load_file(path)
+        except FileNotFoundError:
+            return []
+        except (SafetensorError, OSError):
+            path.unlink(missing_ok=True)
+            return []
+        return [tensors[str(number)] for number in range(len(tensors))]
+
+    def write(self, row: int, features: list[Tensor]) -> None:
+        """Keeps the features of one image, if there is space."""
+        data = save({str(number): feature.contiguous().cpu() for number, feature in enumerate(features)})
+        self.space -= len(data)
+        if self.space >= 0:
+            with on_disk(self.place.path):
+                self.place.write(f"image-{row:08d}.safetensors", data)
+
+
 class _Pass(LightningModule):
     """Goes through images and makes the vectors of all pairs of each."""
 
@@ -200,7 +234,7 @@ class _Pass(LightningModule):
         probe: Probe,
         pairs: Tensor,
         place: Entry,
-        features: Features,
+        features: _Features,
         batch_size: int,
     ) -> None:
         super().__init__()
@@ -263,7 +297,7 @@ class _Pass(LightningModule):
 class _Missing(Dataset):
     """Images by their rows: (rows (B,), features on disk or nothing for each, inputs of those without features)."""
 
-    def __init__(self, pictures: Dataset, kept: Features) -> None:
+    def __init__(self, pictures: Dataset, kept: _Features) -> None:
         self.pictures, self.kept = pictures, kept
 
     def __getitem__(self, rows: Sequence[int]) -> tuple[Tensor, list[list[Tensor]], Inputs | None]:

@@ -1,7 +1,10 @@
-"""Gradient times activation: the relevance of lower channels as PURE publishes it (Dreyer et al., CVPR-W 2024).
+"""The relevance of lower channels by gradients through a segment of the network, for many pairs of image and unit.
+
+`Gradient` is gradient times activation, as PURE publishes it (Dreyer et al., CVPR-W 2024).
 
 With A the map of a unit and x the lower layer's output: G_j(q) = sum_p max(A(p), 0) dA(p)/dx_j(q), and the relevance of
-channel j is R_j = sum_q x_j(q) G_j(q). A position counts with the square of its activation.
+channel j is R_j = sum_q x_j(q) G_j(q). A position counts with the square of its activation. `Lrp` is layer-wise
+relevance propagation by epsilon-plus, without a flat layer; see `targets.relevance`.
 """
 
 from collections.abc import Callable
@@ -10,9 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from neuronx.methods.pure.shared_rows import sharing
 from neuronx.targets.latents import Inputs
-from neuronx.targets.replay import wrapped
+from neuronx.targets.relevance import Rules, find_rules, need_zennit
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain
 
@@ -69,11 +71,51 @@ class Gradient:
 
     def maps(self, features: list[Tensor], at: Tensor, units: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
         """The same before the sum, (P, C'), (P, C', T) or (P, C', H, W), for any weights of a unit's positions."""
-        with wrapped(self.segment.target.module, sharing(at)):
-            lower, upper = self.segment.run([part[at] for part in features])
+        lower, upper = self.segment.run(features, at)
         activations = of_units(upper, units)
         gradient = self.segment.gradient(activations, lower, weigh(activations))
         return self.segment.canonical(gradient * lower.detach())
+
+
+class Lrp(Gradient):
+    """Relevance from the seed on a unit's map down to the lower layer.
+
+    Args:
+        segment: From the lower layer to that of the units.
+        seed: See `seeds`.
+
+    Raises:
+        UserError: zennit is not installed.
+    """
+
+    def __init__(self, segment: Segment, seed: str) -> None:
+        super().__init__(segment, seed)
+        need_zennit("rule=lrp")
+        self.rules = Rules({}, [])
+
+    @property
+    def key(self) -> Plain:
+        """What the relevance depends on besides the layers, for keys of the store."""
+        return {"rule": "lrp: z-plus, epsilon", "seed": self.seed}
+
+    def trace(self, inputs: Inputs) -> None:
+        """Looks at two images; see `Segment.trace`.
+
+        Raises:
+            UserError: Also for networks with operations that the rules do not cover.
+        """
+        super().trace(inputs)
+        segment, features = self.segment, self.segment.features(inputs)
+        where = f"{segment.target.name} uses between `{segment.lower}` and `{segment.layer}`"
+        self.rules = find_rules(segment.target.module, lambda: segment.run(features), where, "rule")
+
+    def maps(self, features: list[Tensor], at: Tensor, units: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+        """The relevance at the lower layer's positions, for any relevance of a unit's positions to begin with."""
+        with self.rules.applied(self.segment.target.module):
+            lower, upper = self.segment.run([part[at] for part in features])
+            activations = of_units(upper, units)
+            relevance = self.segment.gradient(activations, lower, weigh(activations))
+        return self.segment.canonical(relevance)
 
 
 def of_units(upper: Tensor, units: Tensor) -> Tensor:

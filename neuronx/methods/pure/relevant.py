@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 
 from neuronx.data.probe import Probe
 from neuronx.errors import Unsuitable, UserError, unknown
-from neuronx.methods.pure.gradient import Gradient
-from neuronx.methods.pure.lrp import Lrp
+from neuronx.methods.pure.gradient import Gradient, Lrp
 from neuronx.recording.exemplars import TAIL_MB, Exemplars, Finder
 from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
 from neuronx.targets.segment import Segment

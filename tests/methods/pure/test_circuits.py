@@ -215,7 +215,7 @@ def started(folder: Path, devices: int) -> subprocess.Popen:
     environment = os.environ | {"NEURONX_CACHE": str(folder / f"cache-{devices}"), "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable,
-        Path(__file__).with_name("circuit_processes.py"),
+        Path(__file__).parents[2] / "circuit_processes.py",
         str(devices),
         str(folder / f"{devices}"),
     ]

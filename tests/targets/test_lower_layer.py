@@ -8,8 +8,8 @@ from circuit_cases import small_target, untouched
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.methods.pure.stages import lower_layer
 from neuronx.targets.dictionary import Dictionary
+from neuronx.targets.segment import lower_layer
 from neuronx.targets.target import Target
 
 RESNET = {"layer4": "layer3", "layer2": "layer1", "layer4.0": "layer3.1", "layer4.0.conv2": "layer4.0.conv1"}

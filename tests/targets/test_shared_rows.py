@@ -5,8 +5,8 @@ import torch
 from circuit_cases import Small, settled
 from torch import nn
 
-from neuronx.methods.pure.shared_rows import sharing
 from neuronx.targets.replay import wrapped
+from neuronx.targets.segment import sharing
 
 AT = torch.tensor([1, 4, 1, 1, 0])
 
