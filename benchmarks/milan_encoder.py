@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuronx.methods.milan import encoder as encoders
+from neuronx.methods.milan import describer as encoders
 from neuronx.milannotations import read
 from neuronx.targets import torchvision
 

@@ -12,11 +12,9 @@ from torch import Tensor
 from neuronx.errors import UserError
 from neuronx.experiments.figures import sweep_figure
 from neuronx.experiments.given import Given
-from neuronx.methods.milan.captioner import Captioner
+from neuronx.methods.milan.captioner import Beams, Captioner, beam, rerank
 from neuronx.methods.milan.describer import load
 from neuronx.methods.milan.features import Features, features_of
-from neuronx.methods.milan.pmi import rerank
-from neuronx.methods.milan.search import Beams, beam
 from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.methods.milan.training.descriptions import held_out
 from neuronx.metrics.captions import score_captions

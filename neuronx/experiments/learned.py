@@ -23,7 +23,7 @@ from neuronx.experiments.given import Given
 from neuronx.experiments.labels import compare_labels
 from neuronx.experiments.truth import naming_of, naming_table
 from neuronx.methods.milan.captioner import Captioner
-from neuronx.methods.milan.encoder import encoder_of
+from neuronx.methods.milan.describer import encoder_of
 from neuronx.methods.milan.features import Features, features_of
 from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.methods.milan.training.milan import Lesson
@@ -42,7 +42,7 @@ class Learning:
     Attributes:
         source: Where annotated units come from.
         lesson: How a captioner is trained; its seed is the trial's.
-        encoder: As `neuronx.methods.milan.encoder.encoder_of` takes it.
+        encoder: As `neuronx.methods.milan.describer.encoder_of` takes it.
         models: Keys of the annotated units.
         trials: Captioners of other seeds for each split.
         bert: To score by BERTScore too.

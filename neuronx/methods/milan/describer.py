@@ -1,26 +1,207 @@
-"""A captioner with the encoder that it was trained with: from exemplars to sentences. Reading and writing both.
+"""A captioner with the encoder that it was trained with: from pictures and masks to features to sentences.
+
+A picture goes through the encoder's network once, unmasked. At each tap, a layer, the map is averaged over the mask,
+brought to the layer's grid; the averages of all taps are joined. Nothing after the last tap is run.
 
 Captioners of ours are a safetensors file with a card beside it; published ones are files of MILAN's authors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from neuronx.concepts.encoders import Encoder as Clip
 from neuronx.errors import UserError
 from neuronx.methods.milan.captioner import Captioner, Captions
-from neuronx.methods.milan.decoder import Decoder
-from neuronx.methods.milan.encoder import RegionEncoder, encoder_of
 from neuronx.methods.milan.features import IMAGES
-from neuronx.methods.milan.language_model import LanguageModel
+from neuronx.methods.milan.networks import Decoder, LanguageModel
 from neuronx.methods.milan.published import KEYS, published_file, read_published
 from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.recording.maps import on_grid
 from neuronx.store import checkpoints
+from neuronx.targets import torchvision
+from neuronx.targets.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from neuronx.targets.target import Target
 from neuronx.types import Plain
+
+PYRAMID = ("conv1", "layer1", "layer2", "layer3", "layer4")
+BACKBONES = {
+    "alexnet": ("features.0", "features.3", "features.6", "features.8", "features.10"),
+    "resnet18": PYRAMID,
+    "resnet50": PYRAMID,
+    "resnet101": PYRAMID,
+}
+"""The published taps of torchvision's networks."""
+
+
+@dataclass(frozen=True, eq=False)
+class RegionEncoder:
+    """From pictures and masks to features.
+
+    Attributes:
+        target: The network; pictures are normalised as its transform does, neither resized nor cropped by it.
+        taps: Layers, in the order of the features.
+        side: Pictures of another size are squashed to this side; None takes them as they are.
+        published_masks: Bring masks to the grids by plain bilinear interpolation, as the published code does: it looks
+            at 2 x 2 pixels for each cell, so that small masks may vanish. Otherwise cells hold the mean of the mask.
+        clip: Identity of the CLIP whose picture tower the network is; "" for others.
+    """
+
+    target: Target
+    taps: tuple[str, ...]
+    side: int | None = None
+    published_masks: bool = False
+    clip: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.taps:
+            raise UserError(f"The encoder {self.target.name} needs a layer at least; set milan.taps=[...].")
+        _statistics(self.target)
+
+    @property
+    def name(self) -> str:
+        """Of the network."""
+        return self.target.name
+
+    @cached_property
+    def size(self) -> int:
+        """D, the length of a picture's features; found by one pass."""
+        side = self.side or self.target.input_size or 64
+        device = next(self.target.module.parameters()).device
+        with torch.inference_mode():
+            blank = torch.zeros(1, 3, side, side, device=device)
+            return self(blank, torch.ones_like(blank[:, :1])).shape[1]
+
+    @property
+    def identity(self) -> dict[str, Plain]:
+        """All that decides the features, but for the pictures and the masks."""
+        mean, std = _statistics(self.target)
+        return {
+            "network": self.target.digest,
+            "taps": list(self.taps),
+            "side": self.side,
+            "mean": list(mean),
+            "std": list(std),
+            "published_masks": self.published_masks,
+        }
+
+    def __call__(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Features (N, D) float32, on the network's device; those of an empty mask are 0.
+
+        Args:
+            images: (N, 3, H, W), uint8 or floats in [0, 1].
+            masks: (N, 1, H', W'), 1 inside and 0 outside; all of each picture when None.
+
+        Raises:
+            UserError: Images or masks of another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UserError(f"The encoder takes images (N, 3, height, width), not {tuple(images.shape)}.")
+        if masks is None:
+            masks = images.new_ones(len(images), 1, 1, 1)
+        if masks.ndim != 4 or masks.shape[:2] != (len(images), 1):
+            raise UserError(f"{len(images)} images need masks ({len(images)}, 1, height, width): {tuple(masks.shape)}.")
+        device = next(self.target.module.parameters()).device
+        masks = masks.to(device, torch.float32)
+        features = self._tapped(self._inputs(images.to(device)), masks)
+        return torch.cat([features[tap] for tap in self.taps], 1)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in _statistics(self.target))
+        images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+        if self.side is not None and images.shape[-2:] != (self.side, self.side):
+            images = F.interpolate(images, (self.side,) * 2, mode="bilinear", align_corners=False, antialias=True)
+        return ((images - mean) / std).to(next(self.target.module.parameters()).dtype)
+
+    def _tapped(self, inputs: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """Tap -> features; the pass ends at the last tap."""
+        features: dict[str, Tensor] = {}
+
+        def take(layer: str, output: Tensor) -> Tensor:
+            features[layer] = self._averaged(output, masks)
+            if len(features) == len(self.taps):
+                raise _AllTapsRead
+            return output.new_empty(0)
+
+        try:
+            with self.target.record(self.taps, take):
+                self.target.module(inputs)
+        except _AllTapsRead:
+            pass
+        return features
+
+    def _averaged(self, output: Tensor, masks: Tensor) -> Tensor:
+        """The mean (N, C) of a tap's output over masks (N, 1, H, W)."""
+        maps = output[:, :, None, None] if output.ndim == 2 else on_grid(output, self.target.prefix_tokens or 0)
+        weights = shrunk(masks, maps.shape[-2:], self.published_masks).flatten(1)
+        total = weights.sum(1, keepdim=True)
+        weights = weights / total.where(total > 1e-8, 1)
+        return (maps.float().flatten(2) @ weights.unsqueeze(2)).squeeze(2)
+
+
+def shrunk(masks: Tensor, grid: Sequence[int], published: bool = False) -> Tensor:
+    """Masks (N, 1, H, W) brought to a grid: each cell holds the mean of what it covers.
+
+    Bilinear where the grid is finer, and in any case if `published`.
+    """
+    height, width = grid
+    if published or height > masks.shape[2] or width > masks.shape[3]:
+        return F.interpolate(masks, (height, width), mode="bilinear", align_corners=False)
+    return F.adaptive_avg_pool2d(masks, (height, width))
+
+
+def encoder_of(
+    network: "str | Path | Target | RegionEncoder",
+    taps: Sequence[str] | None = None,
+    published_masks: bool = False,
+    backbone: Mapping[str, Tensor] | None = None,
+) -> RegionEncoder:
+    """The encoder made of a network.
+
+    Args:
+        network: alexnet, resnet18, resnet50 or resnet101 with torchvision's weights for ImageNet, fetched on first use,
+            which takes pictures of any size; a trained part with a card, shipped or a file: a classifier, or a CLIP,
+            whose picture tower is the network; or any target.
+        taps: Layers; by default the published ones, conv1 and layer1 to layer4, of networks that have them, or else
+            those that the target asks for; layer3 and layer4 of a CLIP.
+        published_masks: As in `RegionEncoder`.
+        backbone: Weights for one of torchvision's networks, of a published captioner. The classifier may be missing.
+
+    Raises:
+        UserError: No such network, or weights that do not fit it.
+    """
+    if isinstance(network, RegionEncoder):
+        return network
+    if isinstance(network, str) and network in BACKBONES:
+        usual = BACKBONES[network]
+        target = _filled(network, backbone) if backbone else torchvision.load(network, "IMAGENET1K_V1", usual)
+        return RegionEncoder(_normalising(target), tuple(taps or usual), None, published_masks)
+    part = network if isinstance(network, Target) else _trained_part(network)
+    if isinstance(part, Clip):
+        tower, layers = part.model.visual, dict.fromkeys(PYRAMID[-2:], "avg")
+        side = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
+        target = Target(checkpoints.find(str(network)).stem, tower, part.transform, layers, input_size=side)
+        return RegionEncoder(target, tuple(taps or layers), side, published_masks, part.identity)
+    pyramid = all(hasattr(part.module, layer) for layer in PYRAMID)
+    return RegionEncoder(part, tuple(taps or (PYRAMID if pyramid else part.layers)), part.input_size, published_masks)
+
+
+def _trained_part(network: str | Path) -> "Target | Clip":
+    try:
+        part = checkpoints.load(network)
+    except UserError as error:
+        if Path(network).suffix == ".safetensors":
+            raise
+        raise UserError(f"{error} Encoders of torchvision are {', '.join(BACKBONES)}.") from None
+    if not isinstance(part, Target | Clip):
+        raise UserError(f"{network} is a {type(part).__name__}; an encoder is made of a classifier or a CLIP.")
+    return part
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,3 +373,40 @@ def _published(weights: str | Path, key: str, encoder: Any, published_masks: boo
         found = encoder_of(encoder, None, masks)
     name = key if str(weights) == "published" else Path(weights).stem
     return Describer(read.captioner.requires_grad_(False), found, name, published=True, domain="natural")
+
+
+class _AllTapsRead(Exception):
+    """Ends a forward pass: all taps have been read."""
+
+
+def _filled(network: str, backbone: Mapping[str, Tensor]) -> Target:
+    target = torchvision.load(network, "random", BACKBONES[network])
+    own = target.module.state_dict()
+    for name, value in own.items():
+        if name in backbone and backbone[name].shape == value.shape:
+            value.copy_(backbone[name])
+        elif name.startswith(("fc.", "classifier.")):
+            value.zero_()  # never run, but part of the identity
+        elif not name.endswith("num_batches_tracked"):
+            raise UserError(f"The weights do not fit {network}: {name} is missing or of another shape.")
+    # Made anew, so that its digest is that of the weights.
+    return Target(network, target.module, target.transform, target.layers)
+
+
+def _normalising(target: Target) -> Target:
+    """ImageNet's statistics, as published, whatever the weights were evaluated with."""
+    return Target(target.name, target.module, Preprocess(mean=IMAGENET_MEAN, std=IMAGENET_STD), target.layers)
+
+
+def _statistics(target: Target) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel that a target's transform takes pictures in [0, 1] to."""
+    transform: Any = target.transform
+    if isinstance(transform, Preprocess):
+        return transform.mean or (0.0,) * 3, transform.std or (1.0,) * 3
+    for step in getattr(transform, "transforms", None) or ():
+        if type(step).__name__ == "Normalize":
+            return tuple(map(float, step.mean)), tuple(map(float, step.std))
+    raise UserError(
+        f"How {target.name} normalises pictures is unknown, so it cannot be an encoder: give its transform as a "
+        "neuronx Preprocess, or as a list of steps with Normalize among them."
+    )

@@ -8,7 +8,7 @@ import torch
 
 from neuronx import milannotations
 from neuronx.methods.milan import features, writing
-from neuronx.methods.milan.encoder import encoder_of
+from neuronx.methods.milan.describer import encoder_of
 from neuronx.recording.trainer import make
 from neuronx.store.processes import is_first
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from neuronx.errors import UserError
-from neuronx.methods.milan import container
-from neuronx.methods.milan.container import ALLOWED, read_container
+from neuronx.methods.milan import published as container
+from neuronx.methods.milan.published import ALLOWED, read_container
 
 
 def saved(path, content):

@@ -8,9 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
-from neuronx.methods.milan.decoder import Decoder
-from neuronx.methods.milan.late_gradient import late_gradient
-from neuronx.methods.milan.losses import decoder_loss, language_model_loss, uneven_attention
+from neuronx.methods.milan.networks import Decoder, late_gradient
+from neuronx.methods.milan.training.captioner import decoder_loss, language_model_loss, uneven_attention
 
 TARGETS = torch.tensor([[0, 3, 5, 15, 16], [4, 15, 16, 16, 16], [17, 2, 2, 1, 15], [0, 3, 5, 6, 15]])
 UNIT = torch.tensor([2, 0, 0, 1])

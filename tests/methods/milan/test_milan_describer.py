@@ -7,10 +7,9 @@ from milan_cases import WORDS, container, published_state
 import neuronx
 from neuronx import checkpoints
 from neuronx.errors import UserError
-from neuronx.methods.milan import describer, encoder
+from neuronx.methods.milan import describer
 from neuronx.methods.milan.captioner import Captioner
-from neuronx.methods.milan.decoder import Decoder
-from neuronx.methods.milan.language_model import LanguageModel
+from neuronx.methods.milan.networks import Decoder, LanguageModel
 from neuronx.methods.milan.vocabulary import Vocabulary
 
 D = 224
@@ -40,7 +39,7 @@ def write(folder, model, how, **facts):
 
 @pytest.fixture(scope="module")
 def small():
-    return encoder.encoder_of("shapes_resnet")
+    return describer.encoder_of("shapes_resnet")
 
 
 def exemplars(units=2, k=3, side=64):
@@ -66,7 +65,7 @@ def test_what_is_written_is_read_back(tmp_path, small, lm):
 
 
 def test_published_captioners_describe_pictures_as_published(tmp_path):
-    module = encoder.torchvision.load("resnet18", "random").module
+    module = describer.torchvision.load("resnet18", "random").module
     backbone = {name: value for name, value in module.state_dict().items() if not name.startswith("fc.")}
     state = published_state(D=1024, embedding=6, hidden=8)
     torch.save(container(state, backbone=backbone), tmp_path / "milan.pth")

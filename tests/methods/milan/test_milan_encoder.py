@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
-from neuronx.methods.milan import encoder as encoders
-from neuronx.methods.milan.encoder import RegionEncoder, encoder_of, shrunk
+from neuronx.methods.milan import describer as encoders
+from neuronx.methods.milan.describer import RegionEncoder, encoder_of, shrunk
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 

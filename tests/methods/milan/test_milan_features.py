@@ -10,7 +10,7 @@ import torch
 from neuronx import milannotations
 from neuronx.errors import UserError
 from neuronx.methods.milan import features as module
-from neuronx.methods.milan.encoder import RegionEncoder, encoder_of
+from neuronx.methods.milan.describer import RegionEncoder, encoder_of
 from neuronx.methods.milan.features import BLOCK, Features, features_of
 from neuronx.store.cache import entry
 

@@ -9,11 +9,10 @@ from test_milan_describer import captioner
 from neuronx.concepts.clip import Clip
 from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError
-from neuronx.methods.milan import encoder
-from neuronx.methods.milan.captioner import Captions
+from neuronx.methods.milan import describer as describers
+from neuronx.methods.milan.captioner import Beams, Captions
 from neuronx.methods.milan.describer import Describer
 from neuronx.methods.milan.method import Milan, most_similar
-from neuronx.methods.milan.search import Beams
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.scoring.compare import check_judge
 from neuronx.world import targets as shapes
@@ -27,7 +26,7 @@ PHRASES = ("red", "green", "blue", "circle", "square", "star", "grass", "sky", "
 
 @pytest.fixture(scope="module")
 def describer():
-    return Describer(captioner(PHRASES).eval(), encoder.encoder_of("shapes_resnet"), "test", domain="shapes")
+    return Describer(captioner(PHRASES).eval(), describers.encoder_of("shapes_resnet"), "test", domain="shapes")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_a_second_look_costs_nothing(describer, target, probe, trainer, monkeypa
     first = method.explain(target, probe, trainer)
     for place in ("method.prepare", "describer.Describer.write"):
         monkeypatch.setattr(f"neuronx.methods.milan.{place}", None)
-    monkeypatch.setattr(encoder.RegionEncoder, "__call__", None)
+    monkeypatch.setattr(describers.RegionEncoder, "__call__", None)
     assert method.explain(target, probe, trainer) == first
 
 

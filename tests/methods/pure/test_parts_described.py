@@ -12,8 +12,7 @@ from test_milan_describer import captioner
 
 from neuronx.concepts.clip import Clip
 from neuronx.methods.clip_dissect.method import ClipDissect
-from neuronx.methods.milan.describer import Describer
-from neuronx.methods.milan.encoder import encoder_of
+from neuronx.methods.milan.describer import Describer, encoder_of
 from neuronx.methods.milan.method import Milan
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.gather import gather

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.nn import functional as F
 
 from neuronx.errors import UserError
 from neuronx.methods.milan.captioner import Captioner
-from neuronx.methods.milan.language_model import LanguageModel
-from neuronx.methods.milan.losses import decoder_loss, language_model_loss
+from neuronx.methods.milan.networks import Decoder, LanguageModel
 from neuronx.methods.milan.training.descriptions import Batch, Descriptions
 from neuronx.methods.milan.training.fit import fit_module
 from neuronx.types import TrainerFactory
@@ -156,6 +156,42 @@ class LanguageModelLearning(Learning):
     def measured(self, batch: Batch) -> Tensor:
         """-log p of the words."""
         return language_model_loss(self.model, batch.targets)
+
+
+def decoder_loss(
+    decoder: Decoder, features: Tensor, targets: Tensor, unit: Tensor | None = None, regularization: float = 1.0
+) -> Tensor:
+    """Mean of -log p over the targets that are no pads, plus the weighted regulariser of the attention.
+
+    Args:
+        decoder: In training mode, or not to measure.
+        features: (U, k, D).
+        targets: (B, T) int64 captions with stops and pads, as `Vocabulary.index` gives them.
+        unit: (B,) int64, the unit that each caption is about; caption i is about unit i when None. Captions of one unit
+            share the work on its features.
+        regularization: Weight of `uneven_attention`; 0 for the loss on held-out captions.
+    """
+    outputs, attention = decoder(features, targets, unit)
+    loss = _nll(decoder, outputs, targets)
+    return loss + regularization * uneven_attention(attention) if regularization else loss
+
+
+def language_model_loss(language_model: LanguageModel, targets: Tensor) -> Tensor:
+    """Mean of -log p over the targets (B, T) that are no pads."""
+    return _nll(language_model, language_model(targets), targets)
+
+
+def uneven_attention(attention: Tensor) -> Tensor:
+    """How far each exemplar's attention (B, T, k) is from summing to 1 over a caption: the mean squared difference.
+
+    All T steps count, those after the stop too, as published.
+    """
+    return (1 - attention.sum(1)).square().mean()
+
+
+def _nll(model: Decoder | LanguageModel, outputs: Tensor, targets: Tensor) -> Tensor:
+    words = targets != model.specials.pad
+    return F.cross_entropy(model.predict(outputs[words]), targets[words])
 
 
 class Best(Callback):

@@ -11,10 +11,9 @@ from torch import Tensor
 from neuronx.errors import UserError, unknown
 from neuronx.methods.milan import describer
 from neuronx.methods.milan.captioner import Captioner
-from neuronx.methods.milan.decoder import Decoder
-from neuronx.methods.milan.encoder import encoder_of
+from neuronx.methods.milan.describer import encoder_of
 from neuronx.methods.milan.features import Features, features_of
-from neuronx.methods.milan.language_model import LanguageModel
+from neuronx.methods.milan.networks import Decoder, LanguageModel
 from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.methods.milan.training.captioner import DecoderLearning, LanguageModelLearning, learn
 from neuronx.methods.milan.training.descriptions import Described, Descriptions, held_out

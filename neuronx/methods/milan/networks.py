@@ -1,35 +1,38 @@
-"""The captioner's decoder: an LSTM that attends to the exemplars of a unit while it writes (Hernandez et al., 2022).
+"""The captioner's two networks (Hernandez et al., 2022): a decoder p(d | E) of exemplars E, and a language model p(d).
 
-With the features v (k, D) of a unit's k exemplars and the LSTM's h and c (H):
+The decoder is an LSTM that attends to the exemplars of a unit while it writes. With the features v (k, D) of a unit's k
+exemplars and the LSTM's h and c (H):
 
 * h and c begin as tanh(W_h mean(v) + b) and tanh(W_c mean(v) + b);
 * attention a = softmax over the exemplars of u . tanh(W_q h + b_q + W_k v_i + b_k) + b_u;
 * context = sum of a_i v_i, gated by sigmoid(W_g h + b_g);
 * (h, c) = LSTM cell of [embedding of the word before ; gated context], log p = log softmax(W_o h + b_o).
 
-Attention and gate look at the h before the word, so they are the same for all words that may follow one beginning:
-`step` computes them once for each beginning, however many words continue it. W_k v never changes: `start` computes it.
+Attention and gate read the h before the word, so they are the same for all words that may follow one beginning: `step`
+computes them once for each beginning, however many words continue it. W_k v never changes: `start` computes it.
 
 The v are the encoder's features, or these less their mean, in units of their standard deviation: where few units are
-known, features of unequal scale are learned from slowly, and the few large ones drown the rest. Published captioners
-read them as they are: mean 0, deviation 1.
+known, features of unequal scale are learned slowly, and the few large ones drown the rest. Published captioners read
+them as they are: mean 0, deviation 1.
+
+The language model is a two-layer LSTM over words, which knows nothing of any unit.
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
-from neuronx.methods.milan.late_gradient import late_gradient
 from neuronx.methods.milan.vocabulary import Specials
 
 
 @dataclass(frozen=True)
 class State:
-    """What R unfinished captions have come to.
+    """The decoder's state of R unfinished captions.
 
     Attributes:
         h: (R, H) output of the LSTM.
@@ -51,11 +54,11 @@ class State:
 
 
 class _PerStep(NamedTuple):
-    """What the layers have that work at every step: weights, or what is added to their products."""
+    """Of the layers that work at every step: their weights, or what is added to their products."""
 
     query: Tensor
     gate: Tensor
-    seen: Tensor
+    context: Tensor
     hidden: Tensor
 
 
@@ -144,7 +147,7 @@ class Decoder(nn.Module):
         weights, of_word = self._weights()
         bias = self.cell.bias_ih + self.cell.bias_hh
         constants = _PerStep(self.query.bias, self.gate.bias, bias, bias)
-        gates, _, _ = self._look(state, state.keys.index_select(0, state.unit), weights, constants)
+        gates, _, _ = self._attend(state, state.keys.index_select(0, state.unit), weights, constants)
         gates, c, unit = (x if parents is None else x.index_select(0, parents) for x in (gates, state.c, state.unit))
         h, c = lstm_cell(gates + F.linear(self.embedding(tokens), of_word), c)
         return self.output(h).log_softmax(-1), replace(state, h=h, c=c, unit=unit)
@@ -168,17 +171,17 @@ class Decoder(nn.Module):
         weights, of_word = self._weights()
         detached = _PerStep(*(weight.detach() for weight in weights))
         hiddens: list[Tensor] = []
-        seens: list[Tensor] = []
+        contexts: list[Tensor] = []
         queries, gates = (layer.bias.expand(*read.shape[:2], -1) for layer in (self.query, self.gate))
         words = F.linear(read, of_word, self.cell.bias_ih + self.cell.bias_hh)
         queries = late_gradient(queries, weights.query, hiddens)
         gates = late_gradient(gates, weights.gate, hiddens)
-        words = late_gradient(late_gradient(words, weights.seen, seens), weights.hidden, hiddens)
+        words = late_gradient(late_gradient(words, weights.context, contexts), weights.hidden, hiddens)
         outputs, attentions = [], []
         for query, gate, word in zip(queries.unbind(), gates.unbind(), words.unbind(), strict=True):
             hiddens.append(state.h.detach())
-            drive, attention, seen = self._look(state, keys, detached, _PerStep(query, gate, word, word))
-            seens.append(seen.detach())
+            drive, attention, context = self._attend(state, keys, detached, _PerStep(query, gate, word, word))
+            contexts.append(context.detach())
             h, c = lstm_cell(drive, state.c)
             state = replace(state, h=h, c=c)
             outputs.append(h)
@@ -190,11 +193,11 @@ class Decoder(nn.Module):
         return self.output(self.dropout(outputs))
 
     def _weights(self) -> tuple[_PerStep, Tensor]:
-        """The weights of what looks at h and at the exemplars, and the LSTM's weights of the word."""
-        of_word, of_seen = self.cell.weight_ih.split([self.embedding.embedding_dim, self.gate.out_features], 1)
-        return _PerStep(self.query.weight, self.gate.weight, of_seen, self.cell.weight_hh), of_word
+        """The weights of the layers that read h and the exemplars, and the LSTM's weights of the word."""
+        of_word, of_context = self.cell.weight_ih.split([self.embedding.embedding_dim, self.gate.out_features], 1)
+        return _PerStep(self.query.weight, self.gate.weight, of_context, self.cell.weight_hh), of_word
 
-    def _look(
+    def _attend(
         self, state: State, keys: Tensor, weights: _PerStep, constants: _PerStep
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What h and the exemplars add to the LSTM's gates (R, 4 H), attention (R, k) and gated context (R, D).
@@ -203,7 +206,7 @@ class Decoder(nn.Module):
             state: Of R captions.
             keys: (R, k, A), those of their units.
             weights: Of the layers.
-            constants: What is added; `seen` alone for the LSTM.
+            constants: What is added; `context` alone for the LSTM.
         """
         query = torch.addmm(constants.query, state.h, weights.query.T)
         attention = self.attention((keys + query.unsqueeze(1)).tanh_()).squeeze(-1).softmax(-1)
@@ -212,9 +215,95 @@ class Decoder(nn.Module):
         rows = state.unit.unsqueeze(1) * k + torch.arange(k, device=keys.device)
         weighting = attention.to(state.features.dtype)
         context = F.embedding_bag(rows, state.features.flatten(0, 1), per_sample_weights=weighting, mode="sum")
-        seen = torch.sigmoid(torch.addmm(constants.gate, state.h, weights.gate.T)) * context
-        gates = torch.addmm(constants.seen, seen, weights.seen.T)
-        return torch.addmm(gates, state.h, weights.hidden.T), attention, seen
+        context = torch.sigmoid(torch.addmm(constants.gate, state.h, weights.gate.T)) * context
+        gates = torch.addmm(constants.context, context, weights.context.T)
+        return torch.addmm(gates, state.h, weights.hidden.T), attention, context
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """The language model's state of R beginnings of captions.
+
+    Attributes:
+        h: (layers, R, H) outputs of the LSTM's layers.
+        c: (layers, R, H) their memories.
+    """
+
+    h: Tensor
+    c: Tensor
+
+
+class LanguageModel(nn.Module):
+    """log p of the next word from the words before."""
+
+    def __init__(
+        self, words: int, embedding_size: int = 128, hidden_size: int = 512, layers: int = 2, dropout: float = 0.5
+    ) -> None:
+        """Begins with torch's default initialisation.
+
+        Args:
+            words: Size V of the vocabulary, without the special tokens.
+            embedding_size: Of words; that of pad is 0.
+            hidden_size: H.
+            layers: Of the LSTM.
+            dropout: Between the layers, in training only.
+        """
+        super().__init__()
+        self.specials = Specials.after(words)
+        self.embedding = nn.Embedding(self.specials.size, embedding_size, padding_idx=self.specials.pad)
+        self.lstm = nn.LSTM(embedding_size, hidden_size, layers, dropout=dropout if layers > 1 else 0, batch_first=True)
+        self.output = nn.Linear(hidden_size, self.specials.size)
+
+    def forward(self, targets: Tensor) -> Tensor:
+        """Follows given captions (B, T) of words, stop and pads; the LSTM's outputs (B, T, H), for `predict`."""
+        start = torch.full_like(targets[:, :1], self.specials.start)
+        return self.lstm(self.embedding(torch.cat([start, targets[:, :-1]], 1)))[0]
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Logits (..., n) of the next words from the LSTM's outputs (..., H)."""
+        return self.output(outputs)
+
+    def start(self) -> Prefixes:
+        """The state before the first word: one empty beginning, which every caption has."""
+        zeros = self.output.weight.new_zeros(self.lstm.num_layers, 1, self.lstm.hidden_size)
+        return Prefixes(zeros, zeros)
+
+    def step(self, tokens: Tensor, state: Prefixes, parents: Tensor) -> tuple[Tensor, Prefixes]:
+        """As `Decoder.step`; what is the same for all words that continue one beginning is computed once."""
+        used, parents = parents.unique(return_inverse=True)
+        x, hs, cs = self.embedding(tokens), [], []
+        for layer in range(self.lstm.num_layers):
+            w_in, w_hidden, b_in, b_hidden = self.lstm.all_weights[layer]
+            gates = F.linear(state.h[layer, used], w_hidden, b_in + b_hidden).index_select(0, parents)
+            x, c = lstm_cell(torch.addmm(gates, x, w_in.T), state.c[layer, used].index_select(0, parents))
+            hs.append(x)
+            cs.append(c)
+        return self.output(x).log_softmax(-1), Prefixes(torch.stack(hs), torch.stack(cs))
+
+    @torch.no_grad()
+    def score(self, tokens: Tensor, past_stop: bool = False) -> Tensor:
+        """Sums log p(d) of B captions over their words and the first stop: (B,) float.
+
+        Captions that begin alike share the work, whichever unit they are about.
+
+        Args:
+            tokens: (B, T) int64, each row up to a stop and more stops, or without one.
+            past_stop: Count one stop after the first, where there is room for it, as the published code does.
+        """
+        n, stop = self.specials.size, self.specials.stop
+        total = torch.zeros(len(tokens), dtype=self.output.weight.dtype, device=tokens.device)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        prefix, state = torch.zeros_like(rows), self.start()
+        read = torch.full_like(rows, self.specials.start)
+        for words in tokens.unbind(1):
+            distinct, prefix = (prefix * n + read).unique(return_inverse=True)
+            log_p, state = self.step(distinct % n, state, distinct // n)
+            total[rows] += log_p[prefix, words[rows]]
+            going = words[rows] != stop if not past_stop else read != stop
+            rows, prefix, read = rows[going], prefix[going], words[rows][going]
+            if not len(rows):
+                break
+        return total
 
 
 def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,3 +311,33 @@ def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     i, f, g, o = gates.chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def late_gradient(base: Tensor, weight: Tensor, inputs: list[Tensor]) -> Tensor:
+    """Returns `base`, through which `weight` gets the gradient of T steps by one product.
+
+    A recurrent layer y_t = x_t W' + b_t has the gradient sum over t of dy_t' x_t for W. Autograd adds T products of a
+    small batch, each as large as W itself; one product of all steps costs a fraction where W is large.
+
+    The steps use `base[t]` as their constant and the detached weight: y_t = addmm(base[t], x_t, weight.detach().T), and
+    append each detached x_t to `inputs`, in order.
+
+    Args:
+        base: (T, B, out), whatever is added to the products; it needs a gradient, as a bias does.
+        weight: (out, in).
+        inputs: Empty yet; T tensors (B, in) by the time of the backward pass.
+    """
+    return _LateGradient.apply(base, weight, inputs)
+
+
+class _LateGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, base: Tensor, weight: Tensor, inputs: list[Tensor]) -> Tensor:
+        ctx.inputs, ctx.dtype = inputs, weight.dtype
+        return base.view_as(base)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        inputs = torch.cat(ctx.inputs).to(ctx.dtype)
+        return grad, grad.flatten(0, 1).to(ctx.dtype).T @ inputs, None
