@@ -202,8 +202,7 @@ def read_given(
 
 def of_units(explanations: Sequence[Explanation], target: "Target") -> list[Explanation]:
     """Those of the units asked for."""
-    wanted = target.units
-    return [one for one in explanations if wanted is None or one.unit.index in wanted[one.unit.layer]]
+    return [explanation for explanation in explanations if target.asks_for(explanation.unit)]
 
 
 def of_target(

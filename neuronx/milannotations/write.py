@@ -80,7 +80,7 @@ def write_all(
     folder, size = Path(folder), size or target.input_size or _side(probe)
     if size < 1:
         raise UserError(f"Exemplars of {target.name} cannot have images of {size} pixels; give a size of at least 1.")
-    units = {layer: _units(target, layer, len(one.units)) for layer, one in found.items()}
+    units = {layer: torch.tensor(target.units_of(layer, len(one.units))).long() for layer, one in found.items()}
     maps, runner = gather(found, units, target, probe, trainer)
     if is_first():
         try:
@@ -110,12 +110,6 @@ def layer_folder(folder: str | Path, layer: str) -> Path:
 def _side(probe: Probe) -> int:
     first = probe.load([0])
     return first.shape[-1] if isinstance(first, Tensor) and first.shape[-1] == first.shape[-2] else SIZE
-
-
-def _units(target: Target, layer: str, total: int) -> Tensor:
-    """(U,) int64, the units of a layer that were asked for."""
-    wanted = (target.units or {}).get(layer)
-    return torch.arange(total) if wanted is None else torch.tensor(wanted, dtype=torch.int64)
 
 
 def _write(

@@ -33,12 +33,10 @@ def units(targets: "Mapping[str, Target]") -> str:
     table = plain_table("target", "layer", "pool", "units", "which")
     for name, target in targets.items():
         for row in target.layer_table(layers=target.layers):
-            wanted = None if target.units is None else target.units[row.name]
-            which = (
-                "all" if wanted is None else ", ".join(map(str, wanted[:20])) + (", ..." if len(wanted) > 20 else "")
-            )
-            count = row.units if wanted is None else len(wanted)
-            table.add_row(name, row.name, target.layers[row.name], str(count), which)
+            asked = target.units_of(row.name, row.units)
+            listed = ", ".join(map(str, asked[:20])) + (", ..." if len(asked) > 20 else "")
+            which = "all" if target.units is None else listed
+            table.add_row(name, row.name, target.layers[row.name], str(len(asked)), which)
     return as_text(table)
 
 

@@ -32,7 +32,7 @@ from neuronx.targets.layers import (
     unit_axis,
 )
 from neuronx.targets.preprocess import Preprocess
-from neuronx.types import Parts, dotted
+from neuronx.types import Parts, Unit, dotted
 
 SEE = "show=layers lists them all."
 _COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
@@ -149,6 +149,16 @@ class Target:
             return chosen
         indices = {row.name: parse_units(units, row.units, seed) for row in chosen.layer_table(layers=chosen.layers)}
         return dataclasses.replace(chosen, units=indices)
+
+    def units_of(self, layer: str, total: int) -> list[int]:
+        """Indices of the units of a layer that are asked for; all `total` of them where none are named."""
+        named = (self.units or {}).get(self.canonical(layer))
+        return list(range(total)) if named is None else list(named)
+
+    def asks_for(self, unit: Unit) -> bool:
+        """Whether a unit, or the unit that it is a part of, is among those asked for."""
+        named = (self.units or {}).get(unit.layer)
+        return named is None or unit.index in named
 
     def canonical(self, layer: str) -> str:
         """The spelling of a layer used in every table: `encoder.mlp[1]` is `encoder.mlp.1`."""

@@ -1,7 +1,7 @@
 """The network under study: recording and replacing through hooks that never stay, names, units, identity."""
 
 from collections import OrderedDict, namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.replay import Tail
 from neuronx.targets.segment import Segment
 from neuronx.targets.target import Target
+from neuronx.types import Unit
 
 
 class Net(nn.Module):
@@ -369,3 +370,14 @@ def test_complex_outputs_are_refused():
     with pytest.raises(UserError, match="`0` of fourier puts out complex numbers"), target.record(["0"]):
         target.module(IMAGES)
     assert not [row for row in target.layer_table() if row.name == "0"]
+
+
+def test_units_asked_for():
+    module = nn.Sequential(OrderedDict(a=nn.Identity(), mlp=nn.Sequential(nn.Identity(), nn.ReLU())))
+    whole = Target("net", module, lambda x: x, {"a": "avg", "mlp.1": "avg"})
+    some = replace(whole, units={"mlp.1": [1, 3]})
+    assert whole.units_of("a", 3) == some.units_of("a", 3) == [0, 1, 2]
+    assert some.units_of("mlp[1]", 5) == [1, 3]
+    unit, part, other = Unit("mlp.1", 3), Unit("mlp.1", 3, 0), Unit("mlp.1", 2)
+    assert [some.asks_for(one) for one in (unit, part, other)] == [True, True, False]
+    assert whole.asks_for(other) and some.asks_for(Unit("a", 2))

@@ -86,8 +86,8 @@ class ClipDissect:
         cosines = images @ self.clip.embed_texts(names).T
         explanations: list[Explanation] = []
         for layer, recorded in record(target, probe, trainer).items():
-            wanted = range(len(recorded.units)) if target.units is None else target.units[layer]
-            explanations += self.explain_layer(recorded, rows, cosines, names, wanted, images if self.pairs else None)
+            units = target.units_of(layer, len(recorded.units))
+            explanations += self.explain_layer(recorded, rows, cosines, names, units, images if self.pairs else None)
         return [replace(explanation, made_by=self.encoders) for explanation in explanations]
 
     def explain_layer(

@@ -126,10 +126,7 @@ class LinearExplanations:
         found = self.concepts.concepts(probe, trainer)
         kept = active_concepts(found, torch.cat([train, val]), self.min_top, self.min_std)
         layers = list(record(target, probe, trainer).values())
-        wanted = getattr(target, "units", None)
-        columns = [
-            torch.arange(len(one.units)) if wanted is None else torch.as_tensor(wanted[one.layer]) for one in layers
-        ]
+        columns = [torch.tensor(target.units_of(one.layer, len(one.units))).long() for one in layers]
         evidence = [strongest_images(one, chosen, train) for one, chosen in zip(layers, columns, strict=True)]
         units = tuple(one.units[k] for one, chosen in zip(layers, columns, strict=True) for k in chosen.tolist())
 

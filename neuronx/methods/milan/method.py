@@ -137,7 +137,7 @@ class Milan:
         found = self._exemplars(target, probe, trainer)
         size = self.describer.encoder.side or SIDE
         sources = [
-            ExemplarSource(one, _units(target, layer, len(one.units)), target, probe, size)
+            ExemplarSource(one, torch.tensor(target.units_of(layer, len(one.units))).long(), target, probe, size)
             for layer, one in found.items()
         ]
         # Units that never fire are left out: their masks are empty, and there is nothing to describe.
@@ -270,9 +270,3 @@ def _explanation(source: ExemplarSource, row: int, text: str, notes: Notes) -> E
         return Explanation(unit, ())
     evidence = tuple(source.exemplars.rows[column].tolist())
     return Explanation(unit, ((text, 1.0),), evidence=evidence, notes=notes)
-
-
-def _units(target: "Target", layer: str, total: int) -> Tensor:
-    """(U,) int64, the units of a layer that were asked for."""
-    wanted = (target.units or {}).get(layer)
-    return torch.arange(total) if wanted is None else torch.tensor(wanted, dtype=torch.int64)

@@ -102,8 +102,8 @@ class Findings:
 
 def asked_units(target: "Target", layer: str) -> Tensor:
     """The units of a layer that were asked for: (U,) int64."""
-    own = range(target.layer_table(layers=[layer])[0].units) if target.units is None else target.units[layer]
-    return torch.tensor(list(own), dtype=torch.int64)
+    (row,) = target.layer_table(layers=[layer])
+    return torch.tensor(target.units_of(layer, row.units), dtype=torch.int64)
 
 
 def mean_pool(target: "Target", layer: str) -> str:

@@ -91,8 +91,7 @@ def effects(
     recorded = record(target, probe, trainer, layers=wanted, batch_size=batch_size)
     logits = recorded[""].values
     y = class_labels(target, probe, logits, labels)
-    asked = (target.units or {}).get(layer) if units is None else list(units)
-    which = torch.tensor(range(width) if asked is None else asked, dtype=torch.int64)
+    which = torch.tensor(target.units_of(layer, width) if units is None else list(units), dtype=torch.int64)
     if len(which) and not 0 <= int(which.min()) <= int(which.max()) < width:
         raise UserError(f"Layer `{layer}` of {target.name} has units 0 to {width - 1}, not {int(which.max())}.")
     amounts = torch.as_tensor(values, dtype=torch.float32).expand(len(which))

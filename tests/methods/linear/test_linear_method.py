@@ -1,13 +1,17 @@
 import logging
+from collections import OrderedDict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from linear_cases import planted
+from torch import nn
 
 from neuronx.data.probe import Probe, seeded_splits
 from neuronx.errors import UserError
 from neuronx.methods.linear.method import LinearExplanations
+from neuronx.targets.target import Target
 from neuronx.types import Activations, Concepts, Unit
 
 CASE = planted(images=1500, units=8)
@@ -38,7 +42,8 @@ def world(monkeypatch):
         }
 
     monkeypatch.setattr("neuronx.recording.record.record", record)
-    target = SimpleNamespace(name="net", layers={"a": "avg", "b.0": "avg"}, units=None)
+    module = nn.Sequential(OrderedDict(a=nn.Identity(), b=nn.Sequential(nn.Identity())))
+    target = Target("net", module, lambda x: x, {"a": "avg", "b.0": "avg"})
     return SimpleNamespace(probe=probe, target=target, values=values)
 
 
@@ -70,10 +75,9 @@ def test_top_gives_five_terms(world, trainer):
 
 
 def test_only_the_units_asked_for(world, trainer):
-    world.target.units = {"a": [3, 1], "b.0": [2]}
-    found = LinearExplanations(Source()).explain(world.target, world.probe, trainer)
+    some = replace(world.target, units={"a": [3, 1], "b.0": [2]})
+    found = LinearExplanations(Source()).explain(some, world.probe, trainer)
     assert [str(one.unit) for one in found] == ["a:3", "a:1", "b.0:2"]
-    world.target.units = None
     everyone = {one.unit: one for one in LinearExplanations(Source()).explain(world.target, world.probe, trainer)}
     for one in found:
         other = everyone[one.unit]
