@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import neuronx.configs  # noqa: F401  lets Hydra find the choices that have no file
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

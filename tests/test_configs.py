@@ -1,21 +1,24 @@
 """Every YAML composes, and everything but published networks (tests/targets) and recipes is instantiated."""
 
-from pathlib import Path
+from copy import deepcopy
+from functools import cache
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from neuronx import configs
 from neuronx.command import cli
 
-ROOT = Path(__file__).resolve().parents[1]
 EVALUATE = (
     "target",
     "data",
     "concepts",
     "clip",
     "judge",
+    "describe",
     "explain",
     "sim",
     "logger",
@@ -27,12 +30,21 @@ TRAIN = ("le", "milan", "classifier", "contrastive", "generator")
 
 
 def choices(*groups: str) -> list[tuple[str, str]]:
-    return [(group, path.stem) for group in groups for path in sorted((ROOT / "configs" / group).glob("*.yaml"))]
+    """Every choice that Hydra finds, with a file or without."""
+    with initialize_config_module("neuronx.configs", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        return [(group, choice) for group in groups for choice in loader.get_group_options(group)]
+
+
+@cache
+def once(root: str, *overrides: str):
+    with initialize_config_module("neuronx.configs", version_base="1.3"):
+        return compose(root, overrides=list(overrides))
 
 
 def composed(root: str, *overrides: str):
-    with initialize_config_module("neuronx.configs", version_base="1.3"):
-        return compose(root, overrides=list(overrides))
+    """A composed config of one's own."""
+    return deepcopy(once(root, *overrides))
 
 
 @pytest.mark.parametrize(("group", "choice"), choices(*EVALUATE), ids="/".join)
@@ -96,3 +108,44 @@ def test_recipes_override_groups_and_later_choices_win():
 )
 def test_a_recipes_clip_wins_over_the_datas(recipe, clip):
     assert composed("evaluate", f"recipe={recipe}", "data.root=/data").clip.model == clip
+
+
+@pytest.mark.parametrize("recipe", [choice for _, choice in choices("recipe")])
+def test_a_recipe_is_a_row_of_its_table(recipe):
+    (block,) = [block for block in configs.read("recipes") if recipe in block["recipes"]]
+    cfg = composed("train" if recipe.startswith("milan") else "evaluate", f"recipe={recipe}")
+    for key, value in (block["shared"] | block["recipes"][recipe]).items():
+        if key in ("target", "explain"):
+            assert set(value) <= set(cfg[key])
+        elif key in ("data", "clip", "concepts", "annotations"):
+            assert cfg[key] == composed("evaluate", f"{key}={value}")[key]
+        else:
+            assert OmegaConf.select(cfg, key) == value
+
+
+def test_a_variant_is_its_base_with_a_few_values_changed():
+    base, variant = (composed("evaluate", f"clip={choice}").clip for choice in ("open_clip", "clip_vit_l14_336"))
+    changed = {key: variant[key] for key in variant if OmegaConf.is_missing(base, key) or base[key] != variant[key]}
+    assert changed == {
+        "model": "ViT-L-14-336",
+        "pretrained": "openai",
+        "name": "clip_vit_l14_336",
+        "a": 58,
+        "b": -0.25,
+    }
+    target = composed("evaluate", "target=places_alexnet").target.places_alexnet
+    assert target.checkpoint == "places_alexnet" and target.layers == {"conv4": "avg", "conv5": "avg"}
+
+
+@pytest.mark.parametrize(("group", "choice"), choices("judge", "describe"), ids="/".join)
+def test_a_judge_is_a_clip_and_a_describer_a_method(group, choice):
+    if choice not in ("labels", "masks"):
+        source = {"judge": "clip", "describe": "explain"}[group]
+        assert composed("evaluate", f"{group}={choice}")[group] == composed("evaluate", f"{source}={choice}")[source]
+
+
+def test_folders_of_others_add_choices(tmp_path):
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "mine.yaml").write_text("defaults:\n  - /clip@_here_: clip_rn50\ntemplate: a photo of {}\n")
+    cfg = composed("evaluate", "judge=mine", f"hydra.searchpath=[file://{tmp_path}]")
+    assert cfg.judge.model == "RN50" and cfg.judge.template == "a photo of {}"

@@ -17,6 +17,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from neuronx import configs
 from neuronx.command.grammar import TASKS, rewrite
 from neuronx.errors import UserError
 
@@ -235,8 +236,7 @@ def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
     reuse_memory()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    # A relative config path is looked up beside this module: in the checkout and in the wheel alike.
-    @hydra.main(version_base="1.3", config_path="../configs", config_name=name)
+    @hydra.main(version_base="1.3", config_path=f"pkg://{configs.__name__}", config_name=name)
     def task(cfg: DictConfig) -> None:
         # Handled inside, since Hydra prints a line of its own about whatever leaves a job.
         with mistakes_end_in_one_line():
