@@ -39,7 +39,6 @@ OUTSTANDING = {
     ("concepts/clip.py", "world"),
     ("data/latents.py", "world"),
     ("data/latents.py", "targets"),
-    ("store/parts.py", "recording"),
 }
 
 

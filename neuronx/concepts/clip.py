@@ -14,7 +14,7 @@ from neuronx.concepts.room import room
 from neuronx.concepts.words import Words
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError, unknown
-from neuronx.store.cache import digest, entry
+from neuronx.store.cache import digest, entry, packed
 from neuronx.types import Concepts, Judgement, TrainerFactory
 
 TEXTS = 256
@@ -107,18 +107,13 @@ class Clip:
             texts: The C phrases.
             store: False keeps nothing on disk, for lists that are long and of no further use.
         """
-        from safetensors.torch import load as read
-        from safetensors.torch import save
-
         full = [self.template.replace("{}", text) for text in texts] if self.template else list(texts)
         if not store:
             return self.encoder.embed(full, TEXTS)
         reads = getattr(self.encoder.tokenizer, "identity", None)  # of tokenizers of ours, which may change
-        made = entry("texts", {"clip": self.digest, "texts": list(texts), **({"reads": reads} if reads else {})})
-        if not made.complete:
-            made.write("embeddings.safetensors", save({"embeddings": self.encoder.embed(full, TEXTS)}))
-            made.publish()
-        return read((made.path / "embeddings.safetensors").read_bytes())["embeddings"]
+        place = entry("texts", {"clip": self.digest, "texts": list(texts), **({"reads": reads} if reads else {})})
+        made = place.open() or place.publish(packed({"embeddings": self.encoder.embed(full, TEXTS)}))
+        return made.tensors()["embeddings"]
 
     def scores(self, cosines: Tensor) -> Tensor:
         """Probabilities sigmoid(a (cos + b)), of the shape of the cosines, float32.
@@ -163,12 +158,13 @@ class Clip:
         names, truth = _what_is_known(probe)
         rows = probe.split("train", "val")
         images, texts, shown = self.embed_images(probe, trainer)[rows], self.embed_texts(names), truth[rows]
-        made = entry("sigmoids", [hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in (images, texts, shown)])
-        if not made.complete:
-            a, b = fit_sigmoid(images @ texts.T, shown)
-            made.publish(a=a, b=b)
-        fitted = made.manifest()
-        return replace(self, a=float(fitted["a"]), b=float(fitted["b"]))  # type: ignore[arg-type]
+        place = entry("sigmoids", [hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in (images, texts, shown)])
+
+        def fit() -> dict[str, Tensor]:
+            return {"sigmoid": torch.tensor(fit_sigmoid(images @ texts.T, shown), dtype=torch.float64)}
+
+        a, b = (place.open() or place.publish(packed(fit()))).tensors()["sigmoid"].tolist()
+        return replace(self, a=a, b=b)
 
     def vocabulary(self, probe: Probe) -> None:
         """None: a CLIP can judge any phrase."""

@@ -48,16 +48,15 @@ def contents(root: Path, paths: Sequence[str], name: str) -> list[str | None]:
     """
     stats = [(root / path).stat() for path in paths]
     facts = [[path, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for path, s in zip(paths, stats, strict=True)]
-    kept = entry("pictures", {"root": str(root.resolve()), "files": digest(facts)})
-    if kept.complete:
-        return json.loads((kept.path / "contents.json").read_text())
+    place = entry("pictures", {"root": str(root.resolve()), "files": digest(facts)})
+    if (kept := place.open()) is not None:
+        return json.loads(kept.files["contents.json"].read_text())
     with ThreadPoolExecutor() as pool:
         bar = tqdm(
             pool.map(_content, (root / p for p in paths)), f"reading {name}", len(paths), disable=None, leave=False
         )
         found = list(bar)
-    kept.write("contents.json", json.dumps(found).encode())
-    kept.publish()
+    place.publish({"contents.json": json.dumps(found).encode()})
     return found
 
 

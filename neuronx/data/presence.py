@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
 from neuronx.data.segmentation import Segmentation
-from neuronx.store.cache import entry
+from neuronx.store.cache import entry, packed
 
 _BATCH = 64
 
@@ -60,10 +59,9 @@ def _whole(picture: Tensor) -> Tensor:
 
 def _passed(kind: str, segmentation: Segmentation, images: int, name: str, look: Callable[[range], Tensor]) -> Tensor:
     """(N, C) of what `look` finds on rows of pictures; from the store where it was found before."""
-    kept = entry(kind, {"segmentation": segmentation.fingerprint, "images": images, "grid": list(segmentation.grid)})
-    if not kept.complete:
+    place = entry(kind, {"segmentation": segmentation.fingerprint, "images": images, "grid": list(segmentation.grid)})
+    if (kept := place.open()) is None:
         starts = tqdm(range(0, images, _BATCH), f"labels of {name}", disable=None, leave=False)
         found = torch.cat([look(range(at, min(at + _BATCH, images))) for at in starts])
-        kept.write("found.safetensors", save({kind: found}))
-        kept.publish(concepts=list(segmentation.names))
-    return load_file(kept.path / "found.safetensors")[kind]
+        kept = place.publish(packed({kind: found}), concepts=list(segmentation.names))
+    return kept.tensors()[kind]

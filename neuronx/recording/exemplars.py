@@ -3,26 +3,24 @@
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Trainer
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.record import Recorder, identity, not_finite
-from neuronx.recording.tally import Tally, merge
+from neuronx.recording.tally import NotFinite, Tally, merge
 from neuronx.recording.virtual import exemplars_with_parts, with_parts
-from neuronx.recording.walk import Watcher, on_first, watch
-from neuronx.store.cache import Entry, entry
-from neuronx.store.shards import NotFinite, on_disk
+from neuronx.recording.walk import Watcher, watch
+from neuronx.store.cache import Contents, Entry, entry, open_or_draft, packed
+from neuronx.store.processes import on_first, start
 from neuronx.targets.target import Target
 from neuronx.types import Activations, Plain, TrainerFactory, Unit
 
 TAIL_MB = 64
-FILE = "exemplars.safetensors"
 
 
 @dataclass(frozen=True)
@@ -170,13 +168,21 @@ class Finder:
         self.target, self.k, self.quantile, self.budget = target, k, quantile, tail_mb * 1e6
         self.wanted = torch.zeros(len(probe), dtype=torch.bool)
         self.wanted[self.rows] = True
-        facts = {"rows": hashlib.sha256(self.wanted.numpy().tobytes()).hexdigest(), "k": k, "quantile": quantile}
-        self.entries = {}
-        for layer in map(target.canonical, layers):
-            key = identity(target, layer, probe, runner) | {"prefix": target.prefix_tokens} | facts | dict(of or {})
-            self.entries[layer] = entry("exemplars", key)
-        todo = {layer: place for layer, place in self.entries.items() if not _is_whole(place)}
-        self.tallies = {layer: Tally(place, self.wanted, k, quantile) for layer, place in todo.items()}
+        facts: dict[str, Plain] = {
+            "rows": hashlib.sha256(self.wanted.numpy().tobytes()).hexdigest(),
+            "k": k,
+            "quantile": quantile,
+        }
+        facts |= {"prefix": target.prefix_tokens, **(of or {})}
+        self.layers_asked = list(map(target.canonical, layers))
+        start(runner)
+
+        def places() -> dict[str, Entry]:
+            keys = {layer: identity(target, layer, probe, runner) | facts for layer in self.layers_asked}
+            return {layer: entry("exemplars", key) for layer, key in keys.items()}
+
+        self.published, drafts = open_or_draft(places)
+        self.tallies = {layer: Tally(draft, self.wanted, k, quantile) for layer, draft in drafts.items()}
 
     @property
     def layers(self) -> Collection[str]:
@@ -206,25 +212,21 @@ class Finder:
     def finish(self, runner: Trainer) -> dict[str, Exemplars]:
         """Publishes what all processes have found, and reads all layers asked for."""
         if self.tallies:
-            on_first(runner, self._merge)
-        return {layer: _read(layer, place) for layer, place in self.entries.items()}
+            self.published |= on_first(self._merge)
+        return {layer: _read(layer, self.published[layer]) for layer in self.layers_asked}
 
-    def _merge(self) -> None:
+    def _merge(self) -> dict[str, Contents]:
+        found = {}
         for layer, tally in self.tallies.items():
-            if _is_whole(tally.place):  # another run of the same work was faster
-                continue
             try:
-                head, thresholds = merge(tally.place, self.wanted, self.k, self.quantile)
+                head, thresholds = merge(tally.draft, self.wanted, self.k, self.quantile)
             except NotFinite as error:
                 raise not_finite(self.target, layer, error.unit, error.row) from None
             tensors = {"rows": head.rows, "peaks": head.peaks, "places": head.places, "thresholds": thresholds}
             facts: dict[str, Plain] = {"target": self.target.name, "layer": layer, "images": len(self.rows)}
             facts |= {"grid": head.grid.tolist() or None, "quantile": self.quantile}
-            with on_disk(tally.place.path):
-                tally.place.write(FILE, save(tensors))
-                tally.place.publish(**facts)
-            for part in tally.place.path.glob("part-*"):
-                part.unlink(missing_ok=True)
+            found[layer] = tally.draft.publish(packed(tensors), **facts)
+        return found
 
 
 def _check(rows: Tensor, images: int, k: int, quantile: float) -> None:
@@ -236,13 +238,8 @@ def _check(rows: Tensor, images: int, k: int, quantile: float) -> None:
         raise UserError(f"k={k} exemplars of each unit cannot be found among {len(rows)} images.")
 
 
-def _is_whole(place: Entry) -> bool:
-    return place.complete and (place.path / FILE).is_file()
-
-
-def _read(layer: str, place: Entry) -> Exemplars:
-    tensors: dict[str, Tensor] = load_file(place.path / FILE)
-    facts: Any = place.manifest()
+def _read(layer: str, contents: Contents) -> Exemplars:
+    tensors, facts = contents.tensors(), cast("dict[str, Any]", contents.facts)
     return Exemplars(
         units=tuple(Unit(layer, index) for index in range(len(tensors["rows"]))),
         rows=tensors["rows"],

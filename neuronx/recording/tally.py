@@ -11,10 +11,19 @@ from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.recording.maps import on_grid
+from neuronx.recording.parts import Head, Part, disjoint_parts, strongest, write_part
 from neuronx.recording.tails import Pairs, Side, above, largest, next_larger, trimmed
-from neuronx.store.cache import Entry
-from neuronx.store.parts import Head, Part, find_parts, strongest, write_part
-from neuronx.store.shards import NotFinite
+from neuronx.store.cache import Draft
+from neuronx.store.processes import on_first
+
+
+class NotFinite(Exception):
+    """A value is NaN or infinite; `unit` and `row` say where."""
+
+    def __init__(self, unit: int, row: int) -> None:
+        super().__init__(unit, row)
+        self.unit, self.row = unit, row
+
 
 SLACK = 2**16
 """Pairs that are not worth a search for a higher floor."""
@@ -24,14 +33,14 @@ class Tally:
     """The running tally of one layer in one process.
 
     Args:
-        place: Where its parts are written.
+        draft: Where its parts are written.
         wanted: (N,) bool, the rows that count.
         k: Exemplars of each unit.
         quantile: Of the threshold.
     """
 
-    def __init__(self, place: Entry, wanted: Tensor, k: int, quantile: float) -> None:
-        self.place, self.wanted, self.k, self.quantile = place, wanted, k, quantile
+    def __init__(self, draft: Draft, wanted: Tensor, k: int, quantile: float) -> None:
+        self.draft, self.wanted, self.k, self.quantile = draft, wanted, k, quantile
         self.left = wanted.clone()
         self.adopted: list[Tensor] = []
         self.parts: list[Part] = []
@@ -47,9 +56,10 @@ class Tally:
 
     def done(self, batches: Sequence[Tensor]) -> Collection[int]:
         """The batches without a row that counts and is in no part yet."""
-        for part in find_parts(self.place):
-            self.left &= ~part.head.seen
-            self.adopted.append(part.head.floor)
+        heads = on_first(lambda: [part.head for part in disjoint_parts(self.draft.adopt("part-"))])
+        for head in heads:
+            self.left &= ~head.seen
+            self.adopted.append(head.floor)
         return {number for number, rows in enumerate(batches) if not bool(self.left[rows].any())}
 
     def look(self, output: Tensor, rows: Tensor, prefix: int) -> None:
@@ -85,7 +95,7 @@ class Tally:
     def flush(self) -> None:
         """Writes what is in memory as a part."""
         if self.head is not None and bool(self.head.seen.any()):
-            self.parts.append(write_part(self.place, self.head, self.tail))
+            self.parts.append(write_part(self.draft, self.head, self.tail))
             self.tail = []
             blank = self._blank(len(self.head.floor), self.head.grid.tolist())
             self.head = dataclasses.replace(blank, floor=self.head.floor)
@@ -99,7 +109,7 @@ class Tally:
         if self.parts:
             whole = reduce(lambda a, b: a.joined(b, self.k), [part.head for part in self.parts])
             whole = dataclasses.replace(whole, floor=floor)
-            joined = write_part(self.place, whole, trimmed(_stream(self.parts), floor))
+            joined = write_part(self.draft, whole, trimmed(_stream(self.parts), floor))
             for part in self.parts:
                 if part.path != joined.path:
                     part.path.unlink(missing_ok=True)
@@ -117,20 +127,20 @@ class Tally:
         return Head(nowhere, floor, none, none.float(), none, torch.tensor(grid, dtype=torch.int64), wrong)
 
 
-def merge(place: Entry, wanted: Tensor, k: int, quantile: float) -> tuple[Head, Tensor]:
+def merge(draft: Draft, wanted: Tensor, k: int, quantile: float) -> tuple[Head, Tensor]:
     """Brings the parts of all processes and earlier runs together: (what was found, thresholds (K,) float32).
 
     Raises:
-        NotFinite: An activation was NaN or infinite; the entry is removed.
+        NotFinite: An activation was NaN or infinite; the parts are removed.
         UserError: Somebody removed parts.
     """
-    parts = find_parts(place)
+    parts = disjoint_parts(draft.blocks("part-"))
     seen = reduce(torch.logical_or, [part.head.seen for part in parts], torch.zeros_like(wanted))
     if not bool(seen[wanted].all()):
-        raise UserError(f"Exemplars in {place.path} vanished while they were looked for; run again.")
+        raise UserError(f"Exemplars in {draft.entry.path} vanished while they were looked for; run again.")
     head = reduce(lambda a, b: a.joined(b, k), [part.head for part in parts])
     if len(head.wrong):
-        place.remove()
+        draft.discard()
         row, unit = head.wrong.tolist()
         raise NotFinite(unit, row)
     side = Side(quantile, int(wanted.sum()) * math.prod(head.grid.tolist()))

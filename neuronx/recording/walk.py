@@ -132,20 +132,6 @@ def naming(target: Target, layer: str) -> Iterator[None]:
         raise UserError(f"Layer `{layer}` of {target.name}: {mistake}.") from None
 
 
-def on_first(runner: Trainer, work: Callable[[], None]) -> None:
-    """Runs `work` in the first process once all have come here; the others wait, and raise its UserError too."""
-    runner.strategy.barrier()
-    mistake: str | None = None
-    if runner.is_global_zero:
-        try:
-            work()
-        except UserError as error:
-            mistake = str(error)
-    mistake = runner.strategy.broadcast(mistake)
-    if mistake is not None:
-        raise UserError(mistake)
-
-
 class Pass(LightningModule):
     """The LightningModule of `watch`."""
 

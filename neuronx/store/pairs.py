@@ -3,7 +3,6 @@
 A file holds some pairs and is written whole, by any process; which pairs come in one file does not matter.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.store.cache import Entry
-from neuronx.store.shards import on_disk
+from neuronx.store.cache import Entry, is_sound
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Pairs:
         order = self.files[at].argsort(stable=True)
         parts = []
         for number, wanted in zip(*_groups(self.files[at][order], order), strict=True):
-            with on_disk(self.paths[number].parent), safe_open(self.paths[number], "pt") as file:
+            with safe_open(self.paths[number], "pt") as file:
                 parts.append(file.get_tensor("vectors")[self.places[at[wanted]]])
         return torch.cat(parts)[order.argsort()]
 
@@ -60,22 +58,23 @@ def code(rows: Tensor, units: Tensor) -> Tensor:
 
 
 def write_pairs(place: Entry, rows: Tensor, units: Tensor, vectors: Tensor) -> None:
-    """Writes the vectors (P, width) of pairs (P,) as one file; the same pairs make the same name."""
-    name = hashlib.sha256(code(rows, units).numpy().tobytes()).hexdigest()[:16]
-    with on_disk(place.path):
-        place.write(f"pairs-{name}.safetensors", save({"rows": rows, "units": units, "vectors": vectors.contiguous()}))
+    """Writes the vectors (P, width) of pairs (P,) as one file."""
+    place.write("pairs-.safetensors", save({"rows": rows, "units": units, "vectors": vectors.contiguous()}))
 
 
-def find_pairs(place: Entry) -> Pairs:
-    """The pairs on disk; damaged files are deleted."""
-    paths, codes = [], []
-    for path in sorted(place.path.glob("pairs-*.safetensors")):
+def find_pairs(place: Entry, rows: Tensor, units: Tensor) -> Pairs:
+    """What is on disk in files that hold some of the pairs asked for; these files are checked."""
+    paths, codes, wanted = [], [], code(rows, units)
+    for path in sorted(place.path.glob("pairs-*")):
         try:
             with safe_open(path, "pt") as file:
-                codes.append(code(file.get_tensor("rows"), file.get_tensor("units")))
-            paths.append(path)
+                own = code(file.get_tensor("rows"), file.get_tensor("units"))
+            needed = bool(torch.isin(own, wanted).any())
         except (SafetensorError, OSError):
-            path.unlink(missing_ok=True)
+            needed = True
+        if needed and is_sound(path):
+            codes.append(own)
+            paths.append(path)
     lengths = torch.tensor([len(some) for some in codes], dtype=torch.int64)
     everything = torch.cat([*codes, torch.empty(0, dtype=torch.int64)])
     files = torch.repeat_interleave(torch.arange(len(paths)), lengths)

@@ -213,18 +213,18 @@ def test_sigterm_ends_the_pass_and_keeps_what_was_found(job, trainer, own_cache,
     assert list(own_cache.rglob("part-*")) and not list(own_cache.rglob("manifest.json"))
 
 
-@pytest.mark.parametrize("breaking", ["part-", "exemplars", "manifest"])
+@pytest.mark.parametrize("breaking", ["part-", "tensors", "manifest"])
 def test_a_full_disk_leaves_no_manifest(job, trainer, own_cache, monkeypatch, breaking):
-    from neuronx.store.cache import Entry
+    from neuronx.store import cache
 
-    write = Entry.write
+    write = cache.write_atomic
 
-    def full(self, name, data):
-        if name.startswith(breaking):
+    def full(path, *content):
+        if path.name.startswith(breaking):
             raise OSError(28, "No space left on device")
-        return write(self, name, data)
+        return write(path, *content)
 
-    monkeypatch.setattr(Entry, "write", full)
+    monkeypatch.setattr(cache, "write_atomic", full)
     with pytest.raises(UserError, match=f"{own_cache}.*No space left on device.*NEURONX_CACHE"):
         find_exemplars(job.small_target(), job.Noise(30), trainer)
     assert not list(own_cache.rglob("manifest.json"))

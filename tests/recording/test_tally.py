@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from neuronx.recording.tails import Side, above, largest, next_larger, ordered, trimmed
 from neuronx.recording.tally import Tally, merge
-from neuronx.store.cache import Entry
+from neuronx.store.cache import Draft, Entry
+from neuronx.store.processes import process
 
 SPECIAL = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3.4e38, -3.4e38])
 
@@ -76,7 +77,7 @@ def test_a_quantile_needs_the_values_of_the_nearer_end(count, quantile):
 def test_however_images_come_the_result_is_that_of_sorting(
     tmp_path_factory, eager, seed, ties, images, k, quantile, processes, batch, flushes, side
 ):
-    place = Entry(tmp_path_factory.mktemp("store"), {})
+    draft = Draft(Entry(tmp_path_factory.mktemp("store"), {}), process())
     maps = some(seed, images, 4, side, side, ties=ties)
     wanted = torch.rand(images, generator=torch.Generator().manual_seed(seed)) < 0.8
     wanted[0] = True
@@ -84,7 +85,7 @@ def test_however_images_come_the_result_is_that_of_sorting(
     k = min(k, len(rows))
     batches = torch.arange(images).split(batch)
     for number in range(processes):
-        tally = Tally(place, wanted, k, quantile)
+        tally = Tally(draft, wanted, k, quantile)
         tally.done(batches)
         for b in range(number, len(batches), processes):
             memory = torch.channels_last if b % 2 else torch.contiguous_format
@@ -95,7 +96,7 @@ def test_however_images_come_the_result_is_that_of_sorting(
             if b % flushes == 0:
                 tally.flush()
         tally.flush()
-    head, thresholds = merge(place, wanted, k, quantile)
+    head, thresholds = merge(draft, wanted, k, quantile)
     flat = maps[rows].flatten(2)
     expected = torch.quantile(flat.transpose(0, 1).flatten(1).double(), quantile, dim=1).float()
     assert torch.equal(thresholds, expected)

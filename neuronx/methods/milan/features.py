@@ -6,11 +6,10 @@ several processes share the work. What is kept is known by the content of pictur
 
 import copy
 import dataclasses
-import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuronx.errors import UserError
 from neuronx.recording.walk import predict
-from neuronx.store.cache import Entry, entry
+from neuronx.store.cache import Entry, collection, entry, sha256_of
+from neuronx.store.processes import on_first, start
 from neuronx.types import Plain, TrainerFactory
 
 if TYPE_CHECKING:
@@ -94,8 +94,12 @@ class Features:
 
     def __getitem__(self, units: Tensor) -> Tensor:
         """Those of some units (B,): (B, k, D) float32."""
-        rows = [_block(self.entries[at].path, row // BLOCK)[row % BLOCK] for at, row in self.places[units].tolist()]
+        rows = [_block(self._blocks[at][_name(row // BLOCK)])[row % BLOCK] for at, row in self.places[units].tolist()]
         return torch.from_numpy(np.stack(rows))
+
+    @cached_property
+    def _blocks(self) -> list[dict[str, Path]]:
+        return [place.blocks("block-") for place in self.entries]
 
     def scale(self, units: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (D,) of features over all exemplars of some units, read a block at a time.
@@ -169,18 +173,19 @@ def encode(
     """
     runner = trainer()
     how: dict[str, Plain] = {"encoder": encoder.identity, "precision": str(runner.precision), "block": BLOCK}
-    entries = tuple(entry("milan-features", {"exemplars": source.key, **how}) for source in sources)
     wanted = torch.stack([places[:, 0], places[:, 1] // BLOCK], 1).unique(dim=0).tolist()
-    missing = [(at, block) for at, block in wanted if not _file(entries[at].path, block).is_file()]
-    missing = runner.strategy.broadcast(missing) if runner.world_size > 1 else missing
+    start(runner)
+
+    def look_up() -> tuple[tuple[Entry, ...], list[tuple[int, int]]]:
+        entries = tuple(collection("milan-features", {"exemplars": source.key, **how}) for source in sources)
+        there = [place.sound(_name(block) for of, block in wanted if of == at) for at, place in enumerate(entries)]
+        return entries, [(at, block) for at, block in wanted if _name(block) not in there[at]]
+
+    entries, missing = on_first(look_up)
     if missing:
         if prepare is not None:
             prepare(sorted({at for at, _ in missing}))
         predict(_Pass(_safe(encoder, runner), sources, entries, missing, batch_size), runner)
-        runner.strategy.barrier()
-        for at in {at for at, _ in missing}:
-            if runner.is_global_zero:
-                entries[at].publish(network=encoder.name, units=sources[at].count)
         runner.strategy.barrier()
     return Features(entries, places)
 
@@ -225,7 +230,7 @@ class _Pass(LightningModule):
             raise UserError(f"The encoder {self.encoder.name} gives features that are not finite (NaN or infinite).")
         file = io.BytesIO()
         np.save(file, found.cpu().numpy(), allow_pickle=False)
-        self.entries[at].write(_file(Path(), block).name, file.getvalue())
+        self.entries[at].write(_name(block), file.getvalue())
         if self.trainer.received_sigterm:
             raise SystemExit(143)
         return block
@@ -254,25 +259,19 @@ class _Blocks(Dataset):
         return place, *source.pictures(range(block * BLOCK, min((block + 1) * BLOCK, source.count)))
 
 
-def _file(folder: Path, block: int) -> Path:
-    return folder / f"block-{block:06d}.npy"
+def _name(block: int) -> str:
+    return f"block-{block:06d}.npy"
 
 
 @lru_cache(maxsize=4096)
-def _block(folder: Path, block: int) -> np.ndarray:
+def _block(path: Path) -> np.ndarray:
     """A block's features, mapped: read where touched."""
-    return np.load(_file(folder, block), mmap_mode="r", allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _content(path: Path) -> str:
     """The sha256 of a file, looked up where the same file was read before and has not changed since."""
     facts = path.stat()
     place = entry("digests", [str(path.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ino])
-    if place.complete:
-        return str(place.manifest()["sha256"])
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(2**20):
-            sha.update(part)
-    place.publish(sha256=sha.hexdigest())
-    return sha.hexdigest()
+    known = place.open() or place.publish({}, sha256=sha256_of(path))
+    return str(known.facts["sha256"])

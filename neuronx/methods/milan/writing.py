@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from neuronx.recording.walk import predict
-from neuronx.store.cache import Entry, entry
+from neuronx.store.cache import Entry, collection
+from neuronx.store.processes import on_first, start
 from neuronx.types import Plain, TrainerFactory
 
 VERSION = "1"
@@ -60,27 +61,27 @@ def written(
     """
     runner = trainer()
     known: dict[str, Plain] = {"version": VERSION, "precision": str(runner.precision), "how": how, "units": UNITS}
-    entries = [entry("milan-captions", {"of": subject.key, **known}) for subject in subjects]
+    start(runner)
+    entries = on_first(lambda: [collection("milan-captions", {"of": subject.key, **known}) for subject in subjects])
     blocks = [
         (place, number, units)
         for place, subject in zip(entries, subjects, strict=True)
         for number, units in enumerate(subject.units.split(UNITS) if len(subject.units) else ())
     ]
-    missing = [at for at, (place, number, _) in enumerate(blocks) if not _file(place.path, number).is_file()]
-    missing = runner.strategy.broadcast(missing) if runner.world_size > 1 else missing
-    if missing:
+
+    def there() -> list[Path | None]:
+        return [place.sound([_name(number)]).get(_name(number)) for place, number, _ in blocks]
+
+    paths = on_first(there)
+    if missing := [at for at, path in enumerate(paths) if path is None]:
         own = captioner if str(runner.precision).endswith(("32-true", "mixed")) else copy.deepcopy(captioner)
         predict(_Pass(own, write, [blocks[at] for at in missing]), runner)
-        runner.strategy.barrier()
-        for place in entries:
-            if runner.is_global_zero and place.path.is_dir() and not place.complete:
-                place.publish()
-        runner.strategy.barrier()
+        paths = on_first(there)
     told: dict[Path, list[Told]] = {place.path: [] for place in entries}
-    for place, number, _ in blocks:
+    for (place, _, _), path in zip(blocks, paths, strict=True):
+        assert path is not None, "it was just written"
         told[place.path] += [
-            (text, tuple((name, value) for name, value in notes))
-            for text, notes in json.loads(_file(place.path, number).read_bytes())
+            (text, tuple((name, value) for name, value in notes)) for text, notes in json.loads(path.read_bytes())
         ]
     return [told[place.path] for place in entries]
 
@@ -110,11 +111,11 @@ class _Pass(LightningModule):
         with torch.random.fork_rng():
             torch.manual_seed(number)  # of sampled captions
             told = self.write_captions(self.network, units)
-        place.write(_file(Path(), number).name, json.dumps(told, allow_nan=False).encode())
+        place.write(_name(number), json.dumps(told, allow_nan=False).encode())
         if self.trainer.received_sigterm:
             raise SystemExit(143)
         return at
 
 
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"captions-{number:06d}.json"
+def _name(number: int) -> str:
+    return f"captions-{number:06d}.json"

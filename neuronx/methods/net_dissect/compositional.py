@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,8 +17,8 @@ from neuronx.methods.net_dissect.scan import scan, thresholds
 from neuronx.methods.net_dissect.search import search
 from neuronx.methods.net_dissect.selection import segmentation_of
 from neuronx.methods.net_dissect.table import DIGITS
-from neuronx.store.cache import Entry, entry
-from neuronx.store.processes import is_first
+from neuronx.store.cache import Entry, entry, open_or_draft, packed
+from neuronx.store.processes import on_first
 from neuronx.types import Cell, Explanation, Found, Table, TrainerFactory
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
 log = logging.getLogger(__name__)
-FILE = "formulas.safetensors"
 
 
 @dataclass(frozen=True)
@@ -152,20 +151,24 @@ class Compositional:
         tails = thresholds(target, probe, trainer, self.quantile, k=self.n_evidence, whole_images=self.whole_images)
         rows, runner = probe.split("train", "val"), trainer()
         how = [self.length, self.beam, self.penalty, self.published_length]
-        places = {
-            layer: entry(
-                "formulas",
-                {**content_key(target, layer, probe, runner, one, segmentation, self.grid, rows), "search": how},
+
+        def places() -> dict[str, Entry]:
+            keys = {
+                layer: content_key(target, layer, probe, runner, one, segmentation, self.grid, rows)
+                for layer, one in tails.items()
+            }
+            return {layer: entry("formulas", {**key, "search": how}) for layer, key in keys.items()}
+
+        published, drafts = open_or_draft(places)
+        if drafts:
+            todo = {layer: tails[layer] for layer in drafts}
+            patterns = self._gather(target, probe, trainer, todo, segmentation)
+            published |= on_first(
+                lambda: {
+                    layer: draft.publish(packed(vars(self.best(patterns[layer])))) for layer, draft in drafts.items()
+                }
             )
-            for layer, one in tails.items()
-        }
-        found = {layer: _read(place) for layer, place in places.items() if place.complete}
-        if todo := {layer: one for layer, one in tails.items() if layer not in found}:
-            for layer, patterns in self._gather(target, probe, trainer, todo, segmentation).items():
-                found[layer] = self.best(patterns)
-                if is_first():
-                    _write(places[layer], found[layer], target.name, layer)
-        return {layer: (found[layer], one) for layer, one in tails.items()}
+        return {layer: (Composed(**published[layer].tensors()), one) for layer, one in tails.items()}
 
     def best(self, patterns: Patterns) -> Composed:
         """The best formula of each unit, and its best concept."""
@@ -217,16 +220,3 @@ def cells(found: Composed, segmentation: Segmentation) -> tuple[list[str], list[
         text = as_published(concepts, operators, labels)
         body.append([unit, kinds[concepts[0]], text, scores[0], length, kinds[single], labels[single], scores[1]])
     return columns, body
-
-
-def _write(place: Entry, found: Composed, target: str, layer: str) -> None:
-    from safetensors.torch import save
-
-    place.write(FILE, save({one.name: getattr(found, one.name).contiguous() for one in fields(Composed)}))
-    place.publish(target=target, layer=layer)
-
-
-def _read(place: Entry) -> Composed:
-    from safetensors.torch import load
-
-    return Composed(**load((place.path / FILE).read_bytes()))

@@ -11,8 +11,8 @@ from neuronx.data.segmentation import Segmentation
 from neuronx.methods.net_dissect.scan import scan, thresholds
 from neuronx.methods.net_dissect.selection import segmentation_of
 from neuronx.methods.net_dissect.tally import Tally, Tallying
-from neuronx.store.cache import Entry, digest, entry
-from neuronx.store.processes import is_first
+from neuronx.store.cache import Contents, Draft, Entry, digest, entry, open_or_draft, packed
+from neuronx.store.processes import on_first
 from neuronx.types import Explanation, Plain, TrainerFactory
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
 TENSORS = tuple(one.name for one in fields(Tally) if one.type is Tensor)
-FILE = "tally.safetensors"
 
 
 def dissect(
@@ -63,13 +62,17 @@ def dissect(
     tails = thresholds(target, probe, trainer, quantile, k=k, rows=rows, whole_images=whole_images)
     rows = probe.split("train", "val") if rows is None else rows
     runner = trainer()
-    places = {
-        layer: entry("tallies", content_key(target, layer, probe, runner, one, segmentation, grid, rows))
-        for layer, one in tails.items()
-    }
-    todo = {layer: one for layer, one in tails.items() if not places[layer].complete}
-    found = {layer: _read(place, segmentation) for layer, place in places.items() if layer not in todo}
-    if todo:
+
+    def places() -> dict[str, Entry]:
+        keys = {
+            layer: content_key(target, layer, probe, runner, one, segmentation, grid, rows)
+            for layer, one in tails.items()
+        }
+        return {layer: entry("tallies", key) for layer, key in keys.items()}
+
+    published, drafts = open_or_draft(places)
+    if drafts:
+        todo = {layer: tails[layer] for layer in drafts}
         made = {layer: Tallying(segmentation, len(one.units)) for layer, one in todo.items()}
         runner = scan(
             target,
@@ -81,11 +84,9 @@ def dissect(
             rows=rows,
             grid=grid,
         )
-        for layer, one in made.items():
-            found[layer] = one.result(lambda total: together(total, runner))
-            if is_first():
-                _write(places[layer], found[layer], target.name, layer)
-    return {layer: (found[layer], one) for layer, one in tails.items()}
+        tallies = {layer: tallying.result(lambda total: together(total, runner)) for layer, tallying in made.items()}
+        published |= on_first(lambda: {layer: _publish(draft, tallies[layer]) for layer, draft in drafts.items()})
+    return {layer: (_read(published[layer], segmentation), one) for layer, one in tails.items()}
 
 
 def asked_for(explanations: Sequence[Explanation], target: "Target") -> list[Explanation]:
@@ -121,20 +122,15 @@ def content_key(
     }
 
 
-def _write(place: Entry, tally: Tally, target: str, layer: str) -> None:
-    from safetensors.torch import save
-
-    place.write(FILE, save({name: getattr(tally, name) for name in TENSORS}))
-    place.publish(target=target, layer=layer, cells=tally.cells)
+def _publish(draft: Draft, tally: Tally) -> Contents:
+    return draft.publish(packed({name: getattr(tally, name) for name in TENSORS}), cells=tally.cells)
 
 
-def _read(place: Entry, segmentation: Segmentation) -> Tally:
-    from safetensors.torch import load
-
+def _read(contents: Contents, segmentation: Segmentation) -> Tally:
     return Tally(
         names=segmentation.names,
         labels=segmentation.labels,
         categories=segmentation.categories,
-        cells=int(place.manifest()["cells"]),  # type: ignore[arg-type]
-        **load((place.path / FILE).read_bytes()),
+        cells=int(contents.facts["cells"]),  # type: ignore[arg-type]
+        **contents.tensors(),
     )

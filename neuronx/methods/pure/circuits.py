@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -18,9 +17,9 @@ from neuronx.methods.pure.closed_form import Adjacent
 from neuronx.methods.pure.gradient import SEEDS, Gradient, Lrp
 from neuronx.recording.record import identity
 from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
-from neuronx.store.cache import Entry, entry
+from neuronx.store.cache import Entry, collection, is_sound
 from neuronx.store.pairs import find_pairs, write_pairs
-from neuronx.store.shards import on_disk
+from neuronx.store.processes import on_first, start
 from neuronx.targets.latents import Inputs
 from neuronx.targets.segment import Segment, lower_layer
 from neuronx.targets.target import Target
@@ -139,24 +138,27 @@ def circuit_vectors(
     way = _rule(target, layer, lower, rule, seed)
     rows, units = rows.cpu().long(), units.cpu().long()
     _check(rows, units, len(probe))
-    key = identity(target, layer, probe, runner) | {"lower": way.lower, "way": way.key}
-    place = entry("circuits", key)
-    missing = ~find_pairs(place).have(rows, units)
+    start(runner)
+
+    def look_up() -> tuple[Entry, Tensor]:
+        key = identity(target, layer, probe, runner) | {"lower": way.lower, "way": way.key}
+        place = collection("circuits", key, target=target.name)
+        return place, ~find_pairs(place, rows, units).have(rows, units)
+
+    place, missing = on_first(look_up)
     if bool(missing.any()) or not len(rows):
         first = rows[missing].unique()[:2] if len(rows) else torch.zeros(1, dtype=torch.int64)
         way.trace(next(iter(probe.loader(target.transform, first, batch_size=2)))[0])
         if len(rows) and int(units.max()) >= way.units:
             raise UserError(f"There is no unit {int(units.max())}: layer `{layer}` has units 0 to {way.units - 1}.")
-        kept = entry("circuit-features", identity(target, way.lower, probe, runner) | {"reads": way.reads})
+        of = identity(target, way.lower, probe, runner) | {"reads": way.reads}
+        kept = on_first(lambda: collection("circuit-features", of, target=target.name))
         pairs = torch.stack([rows[missing], units[missing]], 1).unique(dim=0)
         work = _Pass(target, way, probe, pairs, place, _Features(kept), batch_size or PAIRS)
         # Another rounding switches a few ReLUs near zero, which vectors show at 1e-4; and backwards it is no faster.
         predict(work, runner, fast_layout=False)
-        if runner.is_global_zero:
-            for folder in (place, kept):
-                folder.publish(target=target.name)
     runner.strategy.barrier()
-    vectors = find_pairs(place).vectors(rows, units) if len(rows) else torch.zeros(0, way.width)
+    vectors = find_pairs(place, rows, units).vectors(rows, units) if len(rows) else torch.zeros(0, way.width)
     if not bool(vectors.isfinite().all()):
         pair = int((~vectors.isfinite()).any(1).nonzero()[0, 0])
         where = f"unit {int(units[pair])} of `{layer}` on image {int(rows[pair])}"
@@ -200,19 +202,15 @@ class _Features:
     """
 
     def __init__(self, place: Entry, space_gb: float = SPACE_GB) -> None:
-        self.place = place
-        self.space = space_gb * 1e9 - sum(path.stat().st_size for path in place.path.glob("image-*"))
+        self.place, self.there = place, place.blocks("image-")
+        self.space = space_gb * 1e9 - sum(path.stat().st_size for path in self.there.values())
 
     def read(self, row: int) -> list[Tensor]:
         """The features of one image, without an axis of images; nothing where they are not there, or damaged."""
-        path = self.place.path / f"image-{row:08d}.safetensors"
-        try:
-            tensors = load_file(path)
-        except FileNotFoundError:
+        path = self.there.get(f"image-{row:08d}.safetensors")
+        if path is None or not is_sound(path):
             return []
-        except (SafetensorError, OSError):
-            path.unlink(missing_ok=True)
-            return []
+        tensors = load_file(path)
         return [tensors[str(number)] for number in range(len(tensors))]
 
     def write(self, row: int, features: list[Tensor]) -> None:
@@ -220,8 +218,7 @@ class _Features:
         data = save({str(number): feature.contiguous().cpu() for number, feature in enumerate(features)})
         self.space -= len(data)
         if self.space >= 0:
-            with on_disk(self.place.path):
-                self.place.write(f"image-{row:08d}.safetensors", data)
+            self.place.write(f"image-{row:08d}.safetensors", data)
 
 
 class _Pass(LightningModule):

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,9 +20,7 @@ from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.clusters import members
 from neuronx.methods.pure.references import mean_pool
 from neuronx.recording.record import identity, record
-from neuronx.recording.walk import on_first
-from neuronx.store.cache import Entry, entry
-from neuronx.store.shards import on_disk
+from neuronx.store.cache import entry, read_or_make
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
 KINDS = ("hard", "soft", "reject", "distilled")
-FILE = "gates.safetensors"
 MOST = 2**25
 """Numbers in the circuits that are in memory at a time."""
 
@@ -223,12 +219,12 @@ class SplitUnits:
         key = identity(target, self.layer, probe, runner) | {"pool": self.pool, "split": self._digest}
         if self.options.gate == "distilled" or self.options.quantile:  # learnt on the train images
             key |= {"train": hashlib.sha256(probe.splits["train"].numpy().tobytes()).hexdigest()}
-        place = entry("gates", key)
-        if not (place.complete and (place.path / FILE).is_file()):
-            make = self._distilled if self.options.gate == "distilled" else self._exact
-            found = make(target, probe, trainer)
-            on_first(runner, lambda: _write(place, found[:, self.there].contiguous(), self.layer, target.name))
-        return load_file(place.path / FILE)["gates"]
+        gates = self._distilled if self.options.gate == "distilled" else self._exact
+
+        def make() -> dict[str, Tensor]:
+            return {"gates": gates(target, probe, trainer)[:, self.there]}
+
+        return read_or_make(lambda: entry("gates", key), make, layer=self.layer, target=target.name)["gates"]
 
     @property
     def _even(self) -> Tensor:
@@ -297,9 +293,3 @@ class SplitUnits:
             for some in torch.arange(len(rows)).split(2**14):
                 squares = squared_distances(circuits.vectors[some], own[some], self.centres)
                 yield rows[some], own[some], squares
-
-
-def _write(place: Entry, gates: Tensor, layer: str, target: str) -> None:
-    with on_disk(place.path):
-        place.write(FILE, save({"gates": gates}))
-        place.publish(target=target, layer=layer)

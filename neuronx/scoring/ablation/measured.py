@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from neuronx.scoring.ablation.curves import Curves, linear_curves, nodes, tail_curves
 from neuronx.scoring.ablation.head import LinearHead
 from neuronx.scoring.ablation.replacing import Losses, losses
-from neuronx.store.cache import entry
-from neuronx.store.processes import is_first
+from neuronx.store.cache import entry, read_or_make
 from neuronx.types import Plain, TrainerFactory
 
 if TYPE_CHECKING:
@@ -119,16 +117,13 @@ class Measuring:
         spread = MARGIN * (z.amax(1) - z.amin(1))
         low, high = z.amin(1) - spread, z.amax(1) + spread
         rounding = 2e-7 * float(logits.abs().amax(1).mean()) / self.temperature
-        place = entry("effects", self._key(columns, rows, low, high, count, most))
-        file = place.path / "changes.safetensors"
-        if place.complete and file.is_file():
-            return MeasuredEffect(load_file(file)["changes"], low, high, rounding)
-        n = count or self._enough(columns, z, rows, low, high, most)
-        changes = self._changes(columns, rows, low, high, n)
-        if is_first():
-            place.write(file.name, save({"changes": changes}))
-            place.publish(shape=list(changes.shape))
-        return MeasuredEffect(changes, low, high, rounding)
+
+        def make() -> dict[str, Tensor]:
+            n = count or self._enough(columns, z, rows, low, high, most)
+            return {"changes": self._changes(columns, rows, low, high, n)}
+
+        kept = read_or_make(lambda: entry("effects", self._key(columns, rows, low, high, count, most)), make)
+        return MeasuredEffect(kept["changes"], low, high, rounding)
 
     def _changes(self, columns: Tensor, rows: Tensor, low: Tensor, high: Tensor, n: int) -> Tensor:
         """(n, K, N) float32 changes of the loss at n nodes."""

@@ -25,9 +25,10 @@ from neuronx.milannotations.layer import read_ids
 from neuronx.milannotations.reading import read
 from neuronx.milannotations.write import layer_folder, write_all
 from neuronx.recording.exemplars import find_exemplars
-from neuronx.recording.walk import on_first
-from neuronx.store.cache import entry
+from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import entry, read_or_build
 from neuronx.store.checkpoints import find
+from neuronx.store.processes import on_first
 from neuronx.tables.csv import read_csv, write_csv
 from neuronx.targets import generator
 from neuronx.targets.target import Target
@@ -182,23 +183,16 @@ def model_folder(key: str, trainer: TrainerFactory) -> Path:
     model = MODELS[key]
     rules: dict[str, Plain] = {"version": VERSION, "k": K, "quantile": QUANTILE, "rates": RATES_FROM}
     place = entry("embedded_milannotations", {"model": key, **model.facts, **rules})
-    if not place.complete:
-        log.info("Exemplars and descriptions of %s (%s)", key, model.checkpoint)
-        build(place.path, key, model, trainer)
-
-        def publish() -> None:
-            place.write("README.md", ABOUT.encode())
-            place.publish()
-
-        on_first(trainer(), publish)
-    return place.path
+    return read_or_build(place, lambda folder: build(folder, key, model, trainer))
 
 
 def build(folder: Path, name: str, model: Model, trainer: TrainerFactory) -> None:
-    """Writes the folder of one model: layers, `truth.csv` and, last of all, `annotations.csv`."""
+    """Writes the folder of one model: layers, `truth.csv` and `annotations.csv`."""
+    log.info("Exemplars and descriptions of %s (%s)", name, model.checkpoint)
     found = find_exemplars(model.target, model.probe, trainer, k=K, quantile=QUANTILE)
     write_all(folder, found, model.target, model.probe, trainer)
-    on_first(trainer(), lambda: _describe(folder, name, model))
+    on_first(lambda: _describe(folder, name, model))
+    on_first(lambda: write_atomic(folder / "README.md", ABOUT.encode()))
 
 
 def _describe(folder: Path, name: str, model: Model) -> None:

@@ -11,10 +11,10 @@ from neuronx import milannotations
 from neuronx.errors import UserError
 from neuronx.methods.milan import features as module
 from neuronx.methods.milan.describer import RegionEncoder, encoder_of
-from neuronx.methods.milan.features import BLOCK, Features, features_of
-from neuronx.store.cache import entry
+from neuronx.methods.milan.features import Features, features_of
 
 HERE = Path(__file__).resolve()
+from captioning import stored  # noqa: E402
 from model_folders import make_model  # noqa: E402
 
 
@@ -125,11 +125,7 @@ def test_two_processes_share_the_work(units, encoder, trainer, tmp_path):
 def test_the_scale_is_that_of_all_exemplars_of_some_units():
     values = torch.randn(70, 3, 5) * torch.tensor([1.0, 100.0, 0.1, 1.0, 1.0]) + 7
     values[..., 3] = 2
-    place = entry("milan-features", "scale")
-    place.path.mkdir(parents=True, exist_ok=True)
-    for block, part in enumerate(values.split(BLOCK)):
-        np.save(place.path / f"block-{block:06d}.npy", part.numpy())
-    features = Features((place,), torch.stack([torch.zeros(70, dtype=torch.int64), torch.arange(70)], 1))
+    features = stored(values, "scale")
     units = torch.arange(0, 70, 2)
     mean, deviation = features.scale(units)
     seen = values[units].flatten(0, 1)

@@ -1,24 +1,22 @@
-"""What a process has found out about some rows, on disk: parts that any later run goes on from.
+"""Checkpoint files of the exemplar search.
 
-A part is one file: its head (safetensors), then pairs of unit and value, read and written piece by piece, and last
-their number. It says which rows it covers; which process wrote it, and how the rows came in batches, does not matter.
+Each holds the top images and the largest values of a set of images; an interrupted run resumes from them. A part is one
+file: its head (safetensors), then pairs of unit and value, read and written piece by piece, and last their number. It
+says which rows it covers; how the rows came in batches does not matter.
 """
 
-import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from neuronx.recording.tails import PIECE, Pairs, ordered
-from neuronx.store.cache import Entry
-from neuronx.store.shards import on_disk
+from neuronx.store.cache import Draft
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,9 @@ def strongest(peaks: Tensor, rows: Tensor, k: int) -> Tensor:
     return key.topk(min(k, peaks.shape[1]), dim=1).indices
 
 
-def write_part(entry: Entry, head: Head, pairs: Iterable[Pairs]) -> Part:
-    """Writes a part atomically; the same rows make the same name."""
+def write_part(draft: Draft, head: Head, pairs: Iterable[Pairs]) -> Part:
+    """Writes a part."""
     top = save({name: getattr(head, name).contiguous() for name in Head.__annotations__})
-    name = f"part-{hashlib.sha256(head.seen.numpy().tobytes()).hexdigest()[:16]}"
     size = 0
 
     def content() -> Iterator[bytes]:
@@ -103,25 +100,20 @@ def write_part(entry: Entry, head: Head, pairs: Iterable[Pairs]) -> Part:
             yield records.tobytes()
         yield struct.pack("<q", size)
 
-    with on_disk(entry.path):
-        path = entry.write(name, content())
-    return Part(path, head, 8 + len(top), size)
+    return Part(draft.write("part-", content()), head, 8 + len(top), size)
 
 
-def find_parts(entry: Entry) -> list[Part]:
-    """Parts on disk that share no row, larger ones first; damaged ones are deleted.
+def disjoint_parts(paths: Sequence[Path]) -> list[Part]:
+    """Of the parts in some files those that share no row, larger ones first; the files of the others are deleted.
 
-    A process that is killed while it joins parts leaves both the whole and its pieces.
+    A process that is killed while it joins parts leaves both the whole and its pieces; and runs at the same time have
+    the same rows.
     """
-    parts = []
-    for path in sorted(entry.path.glob("part-*")):
-        try:
-            parts.append(_read(path))
-        except (OSError, SafetensorError, struct.error, TypeError, ValueError):
-            path.unlink(missing_ok=True)
     chosen: list[Part] = []
-    for part in sorted(parts, key=lambda part: -int(part.head.seen.sum())):
-        if not any(bool((part.head.seen & other.head.seen).any()) for other in chosen):
+    for part in sorted(map(_read, paths), key=lambda part: -int(part.head.seen.sum())):
+        if any(bool((part.head.seen & other.head.seen).any()) for other in chosen):
+            part.path.unlink()
+        else:
             chosen.append(part)
     return chosen
 
@@ -132,8 +124,6 @@ def _read(path: Path) -> Part:
         head = Head(**load(file.read(length)))
         file.seek(-8, 2)
         size = struct.unpack("<q", file.read(8))[0]
-    if path.stat().st_size != 16 + length + size * _record(len(head.floor)).itemsize:
-        raise ValueError("its end is missing")
     return Part(path, head, 8 + length, size)
 
 
