@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import re
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,77 @@ def test_only_the_command_line_knows_hydra():
             assert not {m for m in imports(path) if m.split(".")[0] in ("hydra", "omegaconf")}, path
 
 
-def test_only_targets_registers_hooks():
+FORWARD = re.compile(r"forward|__call__|_call_impl|__class__|_modules|_(forward|backward)\w*hooks\w*")
+"""Attributes that decide what a module computes when it is called."""
+
+
+def changes_of_a_forward(tree: ast.AST) -> list[str]:
+    """Lines that change what a network computes: hooks, assigned attributes, bound functions, libraries of hooks."""
+    found: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            written = isinstance(node.ctx, ast.Store | ast.Del)
+            hook = re.fullmatch(r"register_\w*hook|register_parametrization|MethodType", node.attr)
+            if hook or (written and FORWARD.fullmatch(node.attr)):
+                found.append(node)
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            if re.search(r"__dict__$|_modules$|hooks$|^vars\(", ast.unparse(node.value)):
+                found.append(node)
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            arguments = [a.value if isinstance(a, ast.Constant) else None for a in node.args]
+            if name in ("setattr", "delattr", "__setattr__", "__delattr__") and len(node.args) > 1:
+                of, attribute = ast.unparse(node.args[0]), arguments[1]
+                if of != "self" and (attribute is None or FORWARD.fullmatch(str(attribute))):
+                    found.append(node)
+            elif any(re.fullmatch(r"register_\w*hook", str(argument)) for argument in arguments):
+                found.append(node)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            modules = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            if any(re.match(r"zennit|crp\b|MethodType|Torch\w*Mode|register_\w*hook", module) for module in modules):
+                found.append(node)
+    return [ast.unparse(node) for node in found]
+
+
+def test_only_targets_changes_what_a_network_computes():
     for path in FILES:
-        if path.parent.name != "targets":
-            assert "register_forward_hook(" not in path.read_text(), path
+        if not path.is_relative_to(ROOT / "neuronx" / "targets"):
+            assert not changes_of_a_forward(ast.parse(path.read_text())), path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "module.forward = run",
+        "self.module.forward = run",
+        "net.layer.forward, before = run, net.layer.forward",
+        "del module.forward",
+        "with opened() as module.forward: pass",
+        "module.register_forward_hook(hook)",
+        "hooks = [part.register_full_backward_hook for part in parts]",
+        "module.register_forward_pre_hook(hook, with_kwargs=True)",
+        "tensor.register_hook(print)",
+        "torch.nn.modules.module.register_module_forward_hook(hook)",
+        "from torch.nn.modules.module import register_module_forward_hook as hook",
+        "setattr(module, 'forward', run)",
+        "setattr(module, name, run)",
+        "object.__setattr__(module, 'forward', run)",
+        "module.__dict__['forward'] = run",
+        "vars(module)['forward'] = run",
+        "getattr(module, 'register_forward_hook')(run)",
+        "module.run = types.MethodType(run, module)",
+        "from types import MethodType",
+        "type(module).__call__ = run",
+        "module.__class__ = Other",
+        "module._forward_hooks[0] = run",
+        "net._modules['layer'] = other",
+        "parametrize.register_parametrization(module, 'weight', other)",
+        "from zennit.core import Composite",
+        "from torch.overrides import TorchFunctionMode",
+    ],
+)
+def test_every_way_to_change_a_forward_is_noticed(line):
+    assert changes_of_a_forward(ast.parse(line))
 
 
 def test_nothing_loads_what_strangers_wrote():

@@ -88,7 +88,7 @@ def _without_norms(network: Any) -> nn.Module:
                 pairs.append((block.downsample, "0", "1"))
     for parent, convolution, norm in pairs:
         folded = fuse_conv_bn_eval(parent.get_submodule(convolution), parent.get_submodule(norm))
-        setattr(parent, convolution, folded)
+        parent.register_module(convolution, folded)
         # timm's blocks look for no attributes of their norms.
-        setattr(parent, norm, nn.Identity())
+        parent.register_module(norm, nn.Identity())
     return network.requires_grad_(False)
