@@ -5,6 +5,7 @@ Whoever looks is a `Watcher`; several watch the same pass, so that the network r
 
 import copy
 import dataclasses
+import logging
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,14 +15,20 @@ from typing import Any, Protocol
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.targets.target import Target
+from neuronx.targets.latents import run
+from neuronx.targets.target import Recorded, Target
 from neuronx.types import TrainerFactory
 
 FLUSH_SECONDS = 10.0
+CHECKED = 8
+"""Images that run twice at the start of a pass, to see whether the outputs can be relied on."""
+
+log = logging.getLogger("neuronx")
 
 Visit = Callable[[Tensor, Mapping[str, Tensor]], None]
 """Gets rows (B,) of the probe on the CPU and layer -> output on the trainer's device: (B, K), tokens or maps."""
@@ -147,6 +154,7 @@ class Pass(LightningModule):
         self.batch_size = batch_size or probe.batch_size
         self.layers = list(dict.fromkeys(layer for watcher in watchers for layer in watcher.layers))
         self.current = self.rows[:0]
+        self.checked = False
         self.flushed = time.monotonic()
 
     def predict_dataloader(self) -> DataLoader:
@@ -164,9 +172,12 @@ class Pass(LightningModule):
     def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """Shows the watchers one batch of (inputs, rows (B,)); returns the rows."""
         inputs, rows = batch
+        if not self.checked:
+            self._check(inputs, len(rows))
+            self.checked = True
         self.current = rows.cpu()
         with self.target.record(self.layers, self._look):
-            self.network(*inputs) if isinstance(inputs, tuple | list) else self.network(inputs)
+            run(self.network, inputs)
         for watcher in self.watchers:
             watcher.keep(self.current)
         if self.trainer.received_sigterm:
@@ -186,7 +197,44 @@ class Pass(LightningModule):
             watcher.flush()
         self.flushed = time.monotonic()
 
+    def _check(self, inputs: Any, size: int) -> None:
+        """Runs a few images twice, in a batch of another size than the first one.
+
+        Raises:
+            UserError: A layer whose first axis does not count the images; in one batch tokens may be as many as images.
+        """
+        few = [place % size for place in range(min(CHECKED, size - 1) or 2)]
+        once, again = (self._outputs(tree_map(lambda x: x[few], inputs)) for _ in range(2))
+        for layer in self.layers:
+            self._check_rows(layer, once[layer], len(few))
+        if not self.trainer.is_global_zero:
+            return
+        for layer in self.layers:
+            where, calls = f"Layer `{layer}` of {self.target.name}", once.calls[layer]
+            if calls > 1 and "#" not in layer:
+                log.warning(f"{where} runs {calls} times in a forward pass; its last call, `{layer}#{calls}`, counts.")
+            if not once[layer].is_floating_point():
+                log.warning(f"{where} puts out {once[layer].dtype}; its values are taken as real numbers.")
+        if different := [layer for layer in self.layers if not _alike(once[layer], again[layer])]:
+            log.warning(
+                f"Layer `{different[0]}` of {self.target.name} gives other values when the same images come again: the "
+                "network draws random numbers or changes as it runs, so results cannot be repeated."
+            )
+
+    def _outputs(self, inputs: Any) -> Recorded:
+        with self.target.record(self.layers) as found:
+            run(self.network, inputs)
+        return found
+
+    def _check_rows(self, layer: str, output: Tensor, images: int) -> None:
+        if len(output) != images:
+            raise UserError(
+                f"Layer `{layer}` of {self.target.name} puts out a tensor of shape {tuple(output.shape)} for {images} "
+                "images; its first axis must count the images (as batch_first=True does in torch's transformers)."
+            )
+
     def _look(self, layer: str, output: Tensor) -> Tensor:
+        self._check_rows(layer, output, len(self.current))
         for watcher in self.watchers:
             if layer in watcher.layers:
                 with naming(self.target, layer):
@@ -220,6 +268,15 @@ def untouched(target: Target, runner: Trainer) -> Target:
     if str(runner.precision) == "32-true" or str(runner.precision).endswith("mixed"):
         return target
     return dataclasses.replace(target, module=copy.deepcopy(target.module), dictionary=copy.deepcopy(target.dictionary))
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two outputs for the same images are equal but for rounding."""
+    if a.shape != b.shape:
+        return False
+    a, b = a.float(), b.float()
+    scale = float(a.abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from torch import nn
 from neuronx.errors import UserError
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.maps import on_grid
+from neuronx.recording.record import record
 from neuronx.recording.walk import naming, walk
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
@@ -69,3 +70,51 @@ def test_mistakes_name_layer_and_network(job, layer):
     assert str(error.value) == (
         f"Layer `{layer}` of small: it has no positions, one number for each unit only, so there are no masks."
     )
+
+
+class Odd(nn.Module):
+    """Layers that cannot be relied on: tokens first, numbers drawn at random, whole numbers, one module for two."""
+
+    def __init__(self, tokens: int = 16) -> None:
+        super().__init__()
+        self.tokens, self.act = tokens, nn.ReLU()
+        self.first, self.drawn, self.whole = nn.Identity(), nn.Identity(), nn.Identity()
+
+    def forward(self, x):
+        self.first(x.flatten(1)[:, : 4 * self.tokens].view(len(x), self.tokens, 4).transpose(0, 1))
+        self.drawn(x.mean((2, 3)) + torch.rand(len(x), 3))
+        self.whole((x.mean((2, 3)) * 255).long())
+        return self.act(self.act(x - 0.5).mean((2, 3)) - 0.1)
+
+
+@pytest.mark.parametrize("layer", ["first", "", "act"])
+@pytest.mark.parametrize(
+    ("images", "size", "tokens"), [(40, 16, 16), (32, 16, 16), (16, 16, 16), (30, 10, 3), (1, 1, 1)]
+)
+def test_a_layer_whose_first_axis_does_not_count_the_images_is_refused(job, trainer, layer, images, size, tokens):
+    """Also where all batches are of one size and there are as many tokens as images in each."""
+    target = Target("odd", Odd(tokens), Preprocess(), {layer: "avg"})
+    if layer == "first":
+        with pytest.raises(UserError, match=rf"`first` of odd puts out a tensor of shape \({tokens}, .* images"):
+            record(target, job.Noise(images), trainer, batch_size=size)
+    else:
+        values = record(target, job.Noise(images), trainer, batch_size=size)[layer].values
+        assert values.shape == (images, 3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("drawn", "`drawn` of odd gives other values when the same images come again"),
+        ("whole", "`whole` of odd puts out torch.int64; its values are taken as real numbers"),
+        ("act", "`act` of odd runs 2 times in a forward pass; its last call, `act#2`, counts"),
+        ("act#1", ""),
+        ("", ""),
+    ],
+)
+def test_what_is_odd_is_said_once(job, trainer, caplog, layer, said):
+    target = Target("odd", Odd(), Preprocess(), {layer: "avg"})
+    with caplog.at_level("INFO", "neuronx"):
+        values = record(target, job.Noise(50), trainer, batch_size=8)[layer].values
+    assert len(caplog.messages) == bool(said) and said in "".join(caplog.messages)
+    assert values.isfinite().all()
