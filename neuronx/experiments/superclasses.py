@@ -12,8 +12,7 @@ from neuronx.errors import UserError
 from neuronx.experiments.entropy import Kinds, inside, kinds, reshuffled
 from neuronx.experiments.given import Given
 from neuronx.experiments.splitting import pure_of, shown
-from neuronx.methods.pure.choosing import choose
-from neuronx.methods.pure.clusters import products
+from neuronx.methods.pure.clusters import choose, products
 from neuronx.methods.pure.method import Pure, study
 from neuronx.methods.pure.references import Findings, mean_pool
 from neuronx.metrics.bootstrap import interval

@@ -78,7 +78,7 @@ def separation(distances: Tensor, labels: Tensor) -> Separation:
         labels: (U, m) int64; -1 for points that do not count.
     """
     k = int(labels.max()) + 1 if labels.numel() else 1
-    inside = one_hot(labels, max(1, k)).to(distances.device)
+    inside = members(labels, max(1, k)).to(distances.device)
     between = inside.transpose(1, 2) @ distances.double() @ inside  # (U, k, k)
     sizes = inside.sum(1)
     n = sizes.sum(1)
@@ -118,7 +118,7 @@ def nearest(points: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
     found = torch.full_like(labels, -1)
     k = max(1, int(labels.max()) + 1) if labels.numel() else 1
     for some in torch.arange(len(points)).split(max(1, CHUNK // max(1, points[0].numel() if len(points) else 1))):
-        x, inside = points[some].double(), one_hot(labels[some], k)
+        x, inside = points[some].double(), members(labels[some], k)
         sizes = inside.sum(1)
         means = (inside.transpose(1, 2) @ x) / sizes.clamp(min=1)[:, :, None]
         squares = means.square().sum(2)[:, None] - 2 * (x @ means.transpose(1, 2))  # less |x|^2
@@ -152,7 +152,7 @@ def alignment(a: Tensor, b: Tensor, counted: Tensor, *, subsets: int = 30, seed:
     return Alignment(_pearson(sums), float(_pearson(sums.sum(1, keepdim=True))), _pearson(groups))
 
 
-def one_hot(labels: Tensor, k: int) -> Tensor:
+def members(labels: Tensor, k: int) -> Tensor:
     """Memberships (U, m, k) float64 of labels (U, m); none for -1."""
     return (labels[:, :, None] == torch.arange(k, device=labels.device)).double()
 

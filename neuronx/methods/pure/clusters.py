@@ -1,19 +1,50 @@
-"""k-means of many units at once: what parts the circuits of a unit fall into.
+"""Clusters of many units at once: how many parts the circuits of a unit fall into, and which circuit is in which part.
 
 Points take part only through their inner products, so that a unit costs m x m numbers however long its vectors are; all
 units and all restarts go together. A unit's result does not depend on what other units there are.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from neuronx.errors import UserError
+from neuronx.errors import UserError, unknown
+from neuronx.metrics.purity import members
 from neuronx.targets.latents import uniforms
 
 CHUNK = 2**22
 """Largest number of inner products that are worked on at a time."""
+WAYS = ("silhouette", "gap")
+DRAWS = 20
+"""Clouds that `gap` draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOptions:
+    """How many parts a unit has, and which units are split.
+
+    Attributes:
+        k: Number of parts of every split unit; or `silhouette`, the number with the widest mean silhouette; or `gap`,
+            the smallest number, which may be one, with the largest gap but for its standard error between the scatter
+            of the circuits and of Gaussian clouds (Tibshirani, Walther and Hastie, 2001; `clouds`).
+        alpha: Level of the test that a unit is polysemantic: a unit is split where one cloud would look as split with a
+            smaller chance. None splits every unit whose references make at least two parts.
+        most: Largest number of parts that `silhouette` and `gap` try.
+        min_size: References that a part needs; smaller ones are dissolved, their references join the nearest part.
+        n_init: Restarts of k-means.
+        draws: Clouds that the test draws for each unit.
+        seed: Of centres and clouds.
+    """
+
+    k: int | str = "silhouette"
+    alpha: float | None = 0.001
+    most: int = 5
+    min_size: int = 5
+    n_init: int = 10
+    draws: int = 50
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,17 +66,120 @@ class Clusters:
         """(K, k) int64, points in each cluster."""
         return members(self.labels, self.k).sum(1).long()
 
-    def centroids(self, vectors: Tensor) -> Tensor:
-        """(K, k, D) float32 of vectors (K, m, D); an empty cluster's is NaN."""
-        inside = members(self.labels, self.k).to(vectors)
-        return (inside.transpose(1, 2) @ vectors) / inside.sum(1)[:, :, None].where(
-            self.sizes[:, :, None] > 0, torch.nan
-        )
+
+def choose(inner: Tensor, counted: Tensor, options: PartOptions) -> Clusters:
+    """Clusters the circuits of each unit into as many parts as it has, whether the test would split it or not.
+
+    Args:
+        inner: (K, m, m) float64, inner products of each unit's circuits, from `products`.
+        counted: (K, m) bool, which of them count.
+        options: Of which `alpha` and `draws` play no part.
+
+    Returns:
+        Clusters; a unit with fewer parts than `k` has empty ones. Units with fewer circuits than clusters to try have
+        as many clusters as they have circuits at most, before small ones are dissolved.
+
+    Raises:
+        UserError: k, most or min_size below 1, or a way that does not exist.
+    """
+    k, most, n_init, seed = options.k, options.most, options.n_init, options.seed
+    if isinstance(k, str) and k not in WAYS:
+        raise unknown("way to choose the number of parts", k, WAYS, "Or write a number.")
+    for name, value in (("k", k), ("most", most), ("min_size", options.min_size)):
+        if isinstance(value, int) and value < 1:
+            raise UserError(f"{name}={value} of the parts of units: it must be at least 1.")
+    tried = [k] if isinstance(k, int) else list(range(1 if k == "gap" else min(2, most), most + 1))
+    found = {n: kmeans(inner, n, counted, n_init=n_init, seed=seed) for n in tried}
+    if isinstance(k, int):
+        best = torch.full((len(inner),), k)
+    elif k == "silhouette":
+        far = distances(inner)
+        widths = torch.stack([silhouette(far, clusters.labels, n) for n, clusters in found.items()])
+        best = torch.tensor(tried)[widths.argmax(0).cpu()]
+    else:
+        best = _by_gap(inner, counted, found, n_init, seed)
+    labels = torch.full_like(counted, -1, dtype=torch.int64)
+    for n, clusters in found.items():
+        labels[best.to(labels.device) == n] = clusters.labels[best.to(labels.device) == n]
+    return dissolved(inner, labels, int(best.max()) if len(best) else 1, options.min_size)
 
 
-def members(labels: Tensor, k: int) -> Tensor:
-    """(K, m, k) float64 of ones and zeros: which cluster each point is in; no one for label -1."""
-    return (labels[:, :, None] == torch.arange(k, device=labels.device)).double()
+def dissolved(inner: Tensor, labels: Tensor, k: int, min_size: int) -> Clusters:
+    """Dissolves clusters of fewer than `min_size` points: each of their points joins the nearest of the others.
+
+    Where all clusters of a unit are small, its points make one.
+    """
+    labels = largest_first(labels, k)
+    inside = members(labels, k)
+    kept = inside.sum(1) >= min_size
+    squares = inner.diagonal(dim1=1, dim2=2)
+    near = _to_centroids(inner, squares, (inside * kept[:, None])[:, None])[:, 0].argmin(2)
+    stays = (labels < 0) | kept.gather(1, labels.clamp(min=0))
+    labels = largest_first(torch.where(stays, labels, near), k)
+    inside = members(labels, k)
+    between = (((inner @ inside) * inside).sum(1) / inside.sum(1).clamp(min=1)).sum(1)
+    return Clusters(labels, ((squares * (labels >= 0)).sum(1) - between).clamp(min=0), k)
+
+
+def silhouette(far: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Mean silhouette width (K,) of clusters (Rousseeuw, 1987), in [-1, 1]; 0 where all points are in one.
+
+    Args:
+        far: (K, m, m) float64, distances of the points.
+        labels: (K, m) int64, -1 for points that do not count.
+        k: Number of clusters.
+    """
+    inside = members(labels, k)
+    sizes, sums = inside.sum(1), far @ inside
+    own = inside.bool()
+    size = sizes.gather(1, labels.clamp(min=0))
+    within = (sums * inside).sum(2) / (size - 1).clamp(min=1)
+    others = (sums / sizes.clamp(min=1)[:, None]).masked_fill(own | (sizes == 0)[:, None], torch.inf).amin(2)
+    width = (others - within) / torch.maximum(others, within).clamp(min=1e-300)
+    counts = (labels >= 0) & (size > 1) & others.isfinite()
+    return torch.where(counts, width, 0.0).sum(1) / (labels >= 0).sum(1).clamp(min=1)
+
+
+def _by_gap(inner: Tensor, counted: Tensor, found: Mapping[int, Clusters], n_init: int, seed: int) -> Tensor:
+    """(K,) the smallest k whose gap reaches the largest one, less its standard error."""
+    scatters = []
+    for cloud, counts in clouds(inner, counted, DRAWS, seed):
+        inertia = torch.stack([kmeans(cloud, k, counts, n_init=n_init, seed=seed).inertia for k in found])
+        scatters.append(_log(inertia).view(len(found), -1, len(inner)))
+    drawn = torch.cat(scatters, 1)
+    gaps = drawn.mean(1) - _log(torch.stack([clusters.inertia for clusters in found.values()]))
+    error = drawn.std(1, correction=0) * (1 + 1 / DRAWS) ** 0.5
+    best = gaps.argmax(0, keepdim=True)
+    good = gaps >= (gaps.gather(0, best) - error.gather(0, best))
+    return torch.tensor(list(found))[good.int().argmax(0).cpu()]
+
+
+def _log(inertia: Tensor) -> Tensor:
+    return inertia.clamp(min=1e-300).log()
+
+
+def clouds(inner: Tensor, counted: Tensor, draws: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Points drawn from one Gaussian with the spectrum of each unit's points, several draws at a time.
+
+    The same normal numbers serve all units, so that a unit's clouds do not depend on what other units there are.
+
+    Yields:
+        Inner products (D * K, m, m) of the points, draw by draw, and which points count (D * K, m).
+    """
+    K, m = counted.shape
+    # Of the largest eigenvalues as many as hold all but a thousandth of the variance of every unit.
+    spectrum = torch.linalg.eigvalsh(inner).flip(1).clamp(min=0)
+    rank = int((spectrum.cumsum(1) < 0.999 * spectrum.sum(1, keepdim=True)).sum(1).max()) + 1
+    scale = (spectrum[:, :rank] / counted.sum(1, keepdim=True)).sqrt()
+    for block in torch.arange(draws).split(max(1, CHUNK // max(1, K * m * m))):
+        normal = torch.stack([_normal(m, seed * 100_003 + draw)[:, :rank] for draw in block.tolist()])
+        points = normal.to(inner.device)[:, None] * scale[:, None, :]
+        counts = counted.repeat(len(block), 1)
+        yield products(points.flatten(0, 1), counts), counts
+
+
+def _normal(m: int, seed: int) -> Tensor:
+    return torch.randn(m, m, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def products(vectors: Tensor, counted: Tensor) -> Tensor:
@@ -71,6 +205,8 @@ def kmeans(
 ) -> Clusters:
     """Clusters the points of each unit by k-means: k-means++ (Arthur and Vassilvitskii, 2007), then Lloyd's iteration.
 
+    A unit with fewer points than clusters has a cluster for each point.
+
     Args:
         products: (K, m, m) float64, inner products of the points, from `products`.
         k: Number of clusters.
@@ -80,16 +216,15 @@ def kmeans(
         max_iter: Rounds of Lloyd's iteration at most.
 
     Raises:
-        UserError: k or n_init below 1, or a unit with fewer points than clusters.
+        UserError: k or n_init below 1.
     """
-    counted = torch.ones(products.shape[:2], dtype=torch.bool, device=products.device) if counted is None else counted
     if k < 1 or n_init < 1:
         raise UserError(f"k-means with {k} clusters and {n_init} restarts: both must be at least 1.")
-    if len(counted) and int(counted.sum(1).min()) < k:
-        raise UserError(f"k-means of {int(counted.sum(1).min())} points cannot make {k} clusters.")
-    labels, inertia = torch.full(counted.shape, -1, device=products.device), products.new_zeros(len(products))
-    for some in torch.arange(len(products)).split(max(1, CHUNK // max(1, n_init * products.shape[1] * 64))):
-        labels[some], inertia[some] = _kmeans(products[some], k, counted[some], n_init, seed, max_iter)
+    counted = torch.ones(products.shape[:2], dtype=torch.bool, device=products.device) if counted is None else counted
+    labels, inertia = torch.where(counted, counted.cumsum(1) - 1, -1), products.new_zeros(len(products))
+    enough = (counted.sum(1) >= k).nonzero().squeeze(1)
+    for units in enough.split(max(1, CHUNK // max(1, n_init * products.shape[1] * 64))):
+        labels[units], inertia[units] = _kmeans(products[units], k, counted[units], n_init, seed, max_iter)
     return Clusters(largest_first(labels, k), inertia, k)
 
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.circuits import circuit_vectors
-from neuronx.methods.pure.clusters import members
 from neuronx.methods.pure.references import mean_pool
+from neuronx.metrics.purity import members
 from neuronx.recording.record import identity, record
 from neuronx.store.cache import entry, read_or_make
 from neuronx.types import TrainerFactory, Unit

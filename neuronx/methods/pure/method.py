@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from neuronx.errors import UserError
-from neuronx.methods.pure.choosing import PartOptions
+from neuronx.methods.pure.clusters import PartOptions
 from neuronx.methods.pure.gates import GateOptions, SplitUnits, centres
 from neuronx.methods.pure.references import Findings, ReferenceOptions, asked_units, find_parts, find_references
 from neuronx.methods.pure.samples import samples_of

@@ -5,14 +5,13 @@ circuits' variance is therefore compared with what they explain of points from o
 spectrum, which is what a pure unit looks like (after SigClust: Liu, Hayes, Nobel and Marron, 2008).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.methods.pure.clusters import CHUNK, kmeans, products
+from neuronx.methods.pure.clusters import clouds, kmeans
 
 FEWEST = 8
 """Circuits that a unit needs to be tested; with fewer it counts as pure."""
@@ -80,27 +79,3 @@ def explained(inner: Tensor, counted: Tensor, n_init: int = 4, seed: int = 0, k:
     """(K,) share of the variance that k clusters explain, in [0, 1]."""
     total = inner.diagonal(dim1=1, dim2=2).sum(1)
     return 1 - kmeans(inner, k, counted, n_init=n_init, seed=seed).inertia / total.clamp(min=1e-300)
-
-
-def clouds(inner: Tensor, counted: Tensor, draws: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Points drawn from one Gaussian with the spectrum of each unit's points, several draws at a time.
-
-    The same normal numbers serve all units, so that a unit's clouds do not depend on what other units there are.
-
-    Yields:
-        Inner products (D * K, m, m) of the points, draw by draw, and which points count (D * K, m).
-    """
-    K, m = counted.shape
-    # Of the largest eigenvalues as many as hold all but a thousandth of the variance of every unit.
-    spectrum = torch.linalg.eigvalsh(inner).flip(1).clamp(min=0)
-    rank = int((spectrum.cumsum(1) < 0.999 * spectrum.sum(1, keepdim=True)).sum(1).max()) + 1
-    scale = (spectrum[:, :rank] / counted.sum(1, keepdim=True)).sqrt()
-    for block in torch.arange(draws).split(max(1, CHUNK // max(1, K * m * m))):
-        normal = torch.stack([_normal(m, seed * 100_003 + draw)[:, :rank] for draw in block.tolist()])
-        points = normal.to(inner.device)[:, None] * scale[:, None, :]
-        counts = counted.repeat(len(block), 1)
-        yield products(points.flatten(0, 1), counts), counts
-
-
-def _normal(m: int, seed: int) -> Tensor:
-    return torch.randn(m, m, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
-from neuronx.methods.pure.choosing import PartOptions, choose, silhouette
 from neuronx.methods.pure.circuits import circuit_vectors
-from neuronx.methods.pure.clusters import Clusters, distances, products
+from neuronx.methods.pure.clusters import Clusters, PartOptions, choose, distances, products, silhouette
 from neuronx.methods.pure.heat import check_heat
 from neuronx.methods.pure.patches import CROPS
 from neuronx.methods.pure.polysemantic import Verdicts, verdicts
@@ -126,9 +125,8 @@ def find_references(
         )
     exemplars = find_exemplars(target, probe, trainer, [layer], k=m, rows=train)[target.canonical(layer)]
     if options.chosen_by != "activation":
-        rule = options.chosen_by
-        found = find_relevant(target, probe, trainer, layer, m, classes="predicted", rule=rule, rows=train)
-        exemplars = replace(exemplars, rows=found.rows, peaks=found.peaks, places=found.places)
+        relevant = find_relevant(target, probe, trainer, layer, m, options.chosen_by, train)
+        exemplars = replace(exemplars, rows=relevant.rows, peaks=relevant.peaks, places=relevant.places)
     rows, fires = exemplars.rows[units], exemplars.peaks[units] > 0
     pairs = rows[fires], units[:, None].expand_as(rows)[fires]
     circuits = circuit_vectors(

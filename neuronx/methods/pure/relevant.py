@@ -6,7 +6,6 @@ first, those by relevance the second.
 """
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuronx.data.probe import Probe
-from neuronx.errors import Unsuitable, UserError, unknown
+from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.gradient import Gradient, Lrp
 from neuronx.recording.exemplars import TAIL_MB, Exemplars, Finder
 from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
@@ -23,25 +22,13 @@ from neuronx.targets.segment import Segment
 from neuronx.targets.target import Target
 from neuronx.types import TrainerFactory
 
-CLASSES = ("true", "predicted")
 RULES = ("lrp", "gradient")
 
 
 def find_relevant(
-    target: Target,
-    probe: Probe,
-    trainer: TrainerFactory,
-    layer: str,
-    k: int = 100,
-    *,
-    classes: str = "true",
-    rule: str = "lrp",
-    quantile: float = 0.99,
-    rows: Tensor | None = None,
-    batch_size: int | None = None,
-    tail_mb: float = TAIL_MB,
+    target: Target, probe: Probe, trainer: TrainerFactory, layer: str, k: int, rule: str, rows: Tensor
 ) -> Exemplars:
-    """Finds the images in which each unit is most relevant for the image's class, in one pass, or reads them.
+    """Finds the images in which each unit is most relevant for the predicted class, in one pass, or reads them.
 
     The relevance of a unit at a position is what arrives there of the logit of the class, by LRP; or its gradient times
     activation. What counts is the largest over positions. Exact, resumable and merged as `find_exemplars` does.
@@ -52,109 +39,38 @@ def find_relevant(
         trainer: Makes the trainer whose `predict` runs the pass.
         layer: Of the units.
         k: Images of each unit.
-        classes: `true`, the image's label, which must be one of the network's classes; or `predicted`.
         rule: `lrp` (needs zennit) or `gradient`.
-        quantile: Of the thresholds of relevance.
-        rows: The images; train and val by default.
-        batch_size: Images at a time; the probe's own by default.
-        tail_mb: As in `find_exemplars`.
+        rows: The images.
 
     Returns:
         `peaks` and `thresholds` are relevance instead of activation.
 
     Raises:
-        UserError: A network without a class head, images without labels for `true`, and as `circuit_vectors` does.
+        UserError: A network without a class head, and as `circuit_vectors` does.
     """
-    if classes not in CLASSES:
-        raise unknown("kind of classes", classes, CLASSES)
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
     runner = trainer()
     target, layer = untouched(target, runner), target.canonical(layer)
     way = (Lrp if rule == "lrp" else Gradient)(Segment(target, layer, ""), "activation")
-    labels = _labels(target, probe) if classes == "true" else None
-    of = {"relevance": way.key, "for": classes, "labels": labels.tolist() if labels is not None else None}
-    finder = Finder(target, probe, runner, [layer], k=k, quantile=quantile, rows=rows, tail_mb=tail_mb, of=of)
+    of = {"relevance": way.key, "for": "predicted"}
+    finder = Finder(target, probe, runner, [layer], k=k, quantile=0.99, rows=rows, tail_mb=TAIL_MB, of=of)
     if finder.layers:
         way.trace(next(iter(probe.loader(target.transform, finder.rows[:2], batch_size=2)))[0])
         if len(way.segment.upper) != 1:
             raise UserError(f"{target.name} has no class head: it gives {way.segment.upper} for an image.")
-        if labels is not None and int(labels[finder.rows].max()) >= way.units:
-            raise UserError(f"{target.name} has {way.units} outputs, but labels go to {int(labels.max())}.")
-        predict(_Pass(target, way, probe, finder, labels, batch_size), runner)
+        predict(_Pass(target, way, probe, finder), runner)
     return finder.finish(runner)[layer]
-
-
-def find_relevant_by_class(
-    target: Target,
-    probe: Probe,
-    trainer: TrainerFactory,
-    layer: str,
-    classes: Sequence[str],
-    k: int = 40,
-    *,
-    rows: Tensor | None = None,
-    **options: Any,
-) -> dict[str, Exemplars]:
-    """For each of some classes, its own images in which each unit is most relevant for it: per-class statistics.
-
-    Only what is asked for is made and kept, class by class; all classes together cost one pass over their images.
-
-    Args:
-        target: The network, a classifier.
-        probe: The images, labelled.
-        trainer: Makes trainers.
-        layer: Of the units.
-        classes: Names of the probe's classes.
-        k: Images of each unit and class; a class with fewer images gives all it has.
-        rows: The images; train and val by default.
-        options: Of `find_relevant`, but for `classes`: the class is the image's label.
-
-    Returns:
-        Class -> its images (`rows`) and relevance (`peaks`) of each unit, strongest first.
-
-    Raises:
-        UserError: A class that does not exist or has no images, and as `find_relevant`.
-    """
-    if probe.labels is None:
-        raise Unsuitable(f"The images of `{probe.name}` have no labels, so there are no images of a class.")
-    known, found = list(probe.class_names), {}
-    seen = probe.split("train", "val") if rows is None else rows
-    for name in classes:
-        if name not in known:
-            raise unknown("class", name, known)
-        own = seen[probe.labels[seen] == known.index(name)]
-        if not len(own):
-            raise UserError(f"No image among the {len(seen)} looked at is of class `{name}`.")
-        most = min(k, len(own.unique()))
-        found[name] = find_relevant(target, probe, trainer, layer, most, classes="true", rows=own, **options)
-    return found
-
-
-def _labels(target: Target, probe: Probe) -> Tensor:
-    """The network's output (N,) int64 for each image's label."""
-    if probe.labels is None:
-        raise Unsuitable(f"The images of `{probe.name}` have no labels; use classes=predicted.")
-    if not target.class_names or not probe.class_names or target.class_names == probe.class_names:
-        return probe.labels
-    places = {name: place for place, name in enumerate(target.class_names)}
-    missing = [name for name in probe.class_names if name not in places]
-    if missing:
-        raise Unsuitable(f"{target.name} has no class `{missing[0]}` of `{probe.name}`; use classes=predicted.")
-    return torch.tensor([places[name] for name in probe.class_names])[probe.labels]
 
 
 class _Pass(LightningModule):
     """Shows the finder relevance where it expects activations."""
 
-    def __init__(
-        self, target: Target, way: Gradient, probe: Probe, finder: Finder, labels: Tensor | None, size: int | None
-    ) -> None:
+    def __init__(self, target: Target, way: Gradient, probe: Probe, finder: Finder) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = target.module
-        self.target, self.way, self.probe, self.finder, self.labels = target, way, probe, finder, labels
-        self.size = size or probe.batch_size
+        self.target, self.way, self.probe, self.finder = target, way, probe, finder
         self.flushed = time.monotonic()
 
     def predict_dataloader(self) -> DataLoader:
@@ -162,17 +78,17 @@ class _Pass(LightningModule):
         return self.probe.loader(
             self.target.transform,
             self.finder.rows,
-            batch_size=self.size,
+            batch_size=self.probe.batch_size,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
-            skip=frozenset(self.finder.done(self.finder.rows.split(self.size))),
+            skip=frozenset(self.finder.done(self.finder.rows.split(self.probe.batch_size))),
         )
 
     def predict_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
         """One batch of (inputs, rows (B,)); returns the rows."""
-        inputs, rows = batch[0], batch[1].cpu()
+        rows = batch[1].cpu()
         with torch.inference_mode(False), torch.enable_grad():
-            maps = self._relevance(inputs, rows)
+            maps = self._relevance(batch[0])
         tokens = maps.transpose(1, 2) if maps.ndim == 3 else maps
         self.finder.look(self.way.lower, tokens, rows)
         self.finder.keep(rows)
@@ -187,16 +103,13 @@ class _Pass(LightningModule):
         self.finder.flush()
         self.flushed = time.monotonic()
 
-    def _relevance(self, inputs: Any, rows: Tensor) -> Tensor:
-        """Of each unit at each position for the class of each image: (B, K), (B, K, T) or (B, K, H, W)."""
+    def _relevance(self, inputs: Any) -> Tensor:
+        """Of each unit at each position for the predicted class: (B, K), (B, K, T) or (B, K, H, W)."""
         features = self.way.features(inputs)
-        at = torch.arange(len(rows), device=self.device)
-        if self.labels is None:
-            with torch.no_grad():
-                wanted = self.way.segment.run(features)[1].detach().argmax(1)
-        else:
-            wanted = self.labels[rows].to(self.device)
-        return self.way.maps(features, at, wanted, self._start).detach()
+        with torch.no_grad():
+            classes = self.way.segment.run(features)[1].detach().argmax(1)
+        images = torch.arange(len(classes), device=self.device)
+        return self.way.maps(features, images, classes, self._start).detach()
 
     def _start(self, logits: Tensor) -> Tensor:
         """LRP shares the logit out; gradient times activation sums to it by itself."""

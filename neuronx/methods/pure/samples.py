@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neuronx.methods.pure.choosing import PartOptions, choose
-from neuronx.methods.pure.clusters import products
+from neuronx.methods.pure.clusters import PartOptions, choose, products
 from neuronx.methods.pure.patches import LEAST, WINDOW, Patches, boxes, cropped, find_masks, seen, side_of
 from neuronx.methods.pure.references import ReferenceOptions, References, asked_units, find_references, mean_pool
 from neuronx.recording.pictures import view

@@ -163,8 +163,7 @@ def test_references_may_be_chosen_by_relevance(trainer):
     train, units = probe.splits["train"], torch.tensor([3, 9])
     options = ReferenceOptions(references=10, chosen_by="gradient")
     ours = find_references(target, probe, trainer, "layer4", units, options)
-    how = {"classes": "predicted", "rule": "gradient", "rows": train}
-    assert torch.equal(ours.rows, find_relevant(target, probe, trainer, "layer4", 10, **how).rows[units])
+    assert torch.equal(ours.rows, find_relevant(target, probe, trainer, "layer4", 10, "gradient", train).rows[units])
     by_activation = find_references(target, probe, trainer, "layer4", units, ReferenceOptions(references=10))
     assert not torch.equal(ours.rows, by_activation.rows)
     assert torch.equal(ours.exemplars.thresholds, by_activation.exemplars.thresholds)
