@@ -132,7 +132,9 @@ def _words(words: Sequence[str] | str | Path | None, probe: "Probe") -> Any:
     if words is not None:
         return Words(words)
     if probe.domain == "shapes":
-        return Words("shapes")
+        from neuronx.world.pictures.words import word_list
+
+        return word_list()
     raise UserError("Say which words to choose from, as a list or a file: words=['dog', 'grass', ...].")
 
 
@@ -140,7 +142,9 @@ def _clip(role: str, probe: "Probe") -> "Clip":
     from neuronx.concepts.clip import Clip
 
     if probe.domain == "shapes":
-        return Clip.shapes(role)
+        from neuronx.world.clip import ShapesClip
+
+        return ShapesClip(pretrained=f"shapes_{role}")
     return Clip.published("ViT-L-16-SigLIP-384" if role == "explainer" else "ViT-SO400M-14-SigLIP-384")
 
 

@@ -4,8 +4,8 @@ import pytest
 
 import neuronx
 from neuronx.errors import UserError
+from neuronx.world.networks import load
 from neuronx.world.pictures.probe import ShapesProbe
-from neuronx.world.targets import load
 
 
 @pytest.fixture(scope="module")

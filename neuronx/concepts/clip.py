@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neuronx.concepts.calibration import PUBLISHED, fit_sigmoid, sigmoid_scores
-from neuronx.concepts.encoders import SHAPES, Encoder, load
+from neuronx.concepts.encoders import Encoder, load
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.concepts.room import room
 from neuronx.concepts.words import Words
@@ -26,8 +26,8 @@ class Clip:
     """A CLIP by name. Cheap to make: weights are loaded when first needed and shared by all equal ones.
 
     Attributes:
-        model: open_clip's name of the architecture, or "shapes".
-        pretrained: open_clip's tag, or a weights file; for "shapes" the name of a checkpoint.
+        model: open_clip's name of the architecture.
+        pretrained: open_clip's tag, or a weights file.
         a: Slope of the sigmoid that turns cosines into probabilities, sigmoid(a (cos + b)). Where a and b are None,
             `calibrate` takes the published values, or else fits them.
         b: Its offset, inside the slope.
@@ -55,11 +55,6 @@ class Clip:
             object.__setattr__(self, "name", self.model)
         if (self.a is None) != (self.b is None):
             raise UserError(f"The sigmoid of {self.name} needs both a and b, or neither.")
-
-    @classmethod
-    def shapes(cls, role: str) -> "Clip":
-        """The embedded world's `explainer` or `judge`."""
-        return cls(SHAPES, f"shapes_{role}", domain="shapes", name=f"shapes_{role}")
 
     @classmethod
     def published(cls, model: str) -> "Clip":
@@ -129,17 +124,10 @@ class Clip:
         return sigmoid_scores(cosines, clip.a, clip.b)
 
     def known(self) -> "Clip":
-        """The same CLIP with (a, b) filled in from its card or the published table, if they are there."""
-        if self.a is not None:
+        """The same CLIP with (a, b) filled in from the published table, if they are there."""
+        if self.a is not None or (self.model, self.pretrained) not in PUBLISHED:
             return self
-        if self.model == SHAPES:
-            from neuronx.world.clip import parameters
-
-            a, b = parameters(self.pretrained)
-        elif (self.model, self.pretrained) in PUBLISHED:
-            a, b = PUBLISHED[self.model, self.pretrained]
-        else:
-            return self
+        a, b = PUBLISHED[self.model, self.pretrained]
         return replace(self, a=a, b=b)
 
     def calibrate(self, probe: Probe, trainer: TrainerFactory) -> "Clip":

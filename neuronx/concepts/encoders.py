@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from neuronx.data.probe import Transform
     from neuronx.targets.target import Target
 
-SHAPES = "shapes"
-"""In place of open_clip's model name: a CLIP of the embedded world; its `pretrained` is a checkpoint's name or path."""
-
 
 @dataclass(frozen=True)
 class Encoder:
@@ -88,22 +85,17 @@ class ImageTower(nn.Module):
 
 @lru_cache(maxsize=4)
 def load(model: str, pretrained: str, weights: str | None = None, tokenizer: str | None = None) -> Encoder:
-    """Loads a CLIP.
+    """Loads a CLIP of open_clip.
 
     Args:
-        model: Name in open_clip, such as "ViT-B-16"; or "shapes" for one of the embedded world.
-        pretrained: open_clip's tag of the weights, such as "openai"; it decides the preprocessing too. Or a file. For
-            "shapes" the name of a file in `checkpoints/`, or a path.
+        model: Name in open_clip, such as "ViT-B-16".
+        pretrained: open_clip's tag of the weights, such as "openai"; it decides the preprocessing too. Or a file.
         weights: The file of the tag's weights, where there is no network; by default they are fetched once.
         tokenizer: Folder of the tokenizer's files, likewise, for models whose tokenizer is on the hub (SigLIP).
 
     Raises:
         UserError: If the name, tag or file does not exist or fit, or the hub cannot be reached.
     """
-    if model == SHAPES:
-        from neuronx.world.clip import load as load_shapes
-
-        return load_shapes(pretrained)
     from neuronx.concepts import open_clip_models
 
     clip, words, transform = open_clip_models.load(model, pretrained, weights, tokenizer)

@@ -32,7 +32,7 @@ class Words:
         """Names a list without reading it.
 
         Args:
-            source: The words themselves; or the name of a list (`shapes`, `3k`, `10k`, `20k`, `nouns`, `broden`,
+            source: The words themselves; or the name of a list (`3k`, `10k`, `20k`, `nouns`, `broden`,
                 `imagenet_labels`); or a text file with one a line; or a function that builds them for a probe (None
                 where no probe is at hand).
             name: Of the list, for messages.
@@ -124,20 +124,16 @@ def combined(broden: Words, nouns: Words) -> Words:
     return Words(read, "combined")
 
 
-def default(natural: Words) -> Words:
-    """The phrases of the embedded world for its own pictures, the list `natural` for natural ones."""
+def default(shapes: Words, natural: Words) -> Words:
+    """The list `natural` for natural pictures, `shapes` for generated ones and where no pictures are at hand."""
 
     def read(probe: "Probe | None") -> Sequence[str]:
-        return natural.of(probe) if probe is not None and probe.domain == "natural" else _read("shapes")
+        return (natural if probe is not None and probe.domain == "natural" else shapes).of(probe)
 
     return Words(read, "default")
 
 
 def _read(source: str | Path) -> Sequence[str]:
-    if source == "shapes":
-        from neuronx.world.pictures.words import CONCEPTS
-
-        return CONCEPTS
     if source in FETCHED:
         return lines(published(f"concepts/{source}.txt", _INSTEAD))
     if source in ("broden", "imagenet_labels"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,7 @@ from neuronx.data.probe import Probe, Transform, seeded_splits
 from neuronx.errors import UserError
 from neuronx.store.cache import digest
 from neuronx.targets.latents import Inputs, Latents, run, to_device_of
-from neuronx.world.pictures.world import WORLDS
-
-if TYPE_CHECKING:
-    from neuronx.targets.target import Target
+from neuronx.types import Target
 
 AT_ONCE = 16
 """Pictures that are made together, always as many: one row's picture does not depend on which others are asked for."""
@@ -63,8 +59,7 @@ class LatentProbe(Probe):
         if latents.classes:
             self.labels = latents.labels(torch.arange(size), seed)
             self.class_names = latents.class_names
-            embedded = [world for world in WORLDS.values() if world.class_names == self.class_names]
-            self.hierarchy = embedded[0].hierarchy if embedded else {}
+            self.hierarchy = latents.hierarchy
 
     def __len__(self) -> int:
         return self.size
@@ -109,7 +104,7 @@ class _Inputs(Dataset):
         return len(self.probe)
 
 
-def latent_probe(target: "Target", size: int = 5000, seed: int = 0, batch_size: int = 250) -> LatentProbe:
+def latent_probe(target: Target, size: int = 5000, seed: int = 0, batch_size: int = 250) -> LatentProbe:
     """The probe of a generator's own pictures.
 
     Args:
@@ -128,7 +123,7 @@ def latent_probe(target: "Target", size: int = 5000, seed: int = 0, batch_size: 
     )
 
 
-def images_of(target: "Target", probe: Probe) -> Probe:
+def images_of(target: Target, probe: Probe) -> Probe:
     """What a network is studied on: the probe's pictures, or as many of its own where it generates pictures."""
     if target.latents is None:
         return probe

@@ -91,7 +91,7 @@ def load(name: str | Path) -> Any:
             return found(path)
     raise UserError(
         f'The card {path.with_suffix(".json")} has "load": "{place}"; expected a function `load` of neuronx, such as '
-        "neuronx.world.targets.load."
+        "neuronx.world.networks.load."
     )
 
 

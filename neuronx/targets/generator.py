@@ -1,4 +1,4 @@
-"""Image generators as targets: your own, BigGAN-like ones too, and that of the embedded world."""
+"""Image generators as targets: your own, BigGAN-like ones too."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,10 @@ import torch
 from torch import nn
 
 from neuronx.errors import UserError
-from neuronx.store.checkpoints import find, read
 from neuronx.targets.custom import called, class_names_of, module_of, target
 from neuronx.targets.latents import Latents, run, to_device_of
 from neuronx.targets.layers import Layers
 from neuronx.targets.target import Target
-from neuronx.world.generator import ShapesGenerator
 
 
 def load(
@@ -30,6 +28,7 @@ def load(
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
     domain: str = "natural",
+    hierarchy: Mapping[str, Sequence[int]] | None = None,
     **options: Any,
 ) -> Target:
     """Makes a target of an image generator of your own; it is called as `module(z)`, or with classes as `module(z, y)`.
@@ -49,6 +48,7 @@ def load(
         arguments: For the callable.
         name: In tables.
         domain: The kind of pictures, "shapes" or "natural", for the judges.
+        hierarchy: Superclass -> the classes in it.
         options: As `neuronx.targets.custom.target` takes them.
 
     Raises:
@@ -66,50 +66,10 @@ def load(
         output_range=output_range,
         domain=domain,
         class_names=tuple(names),
+        hierarchy=hierarchy or {},
     )
     _check(name or called(model), module, latents)
     return target(name or called(model), module, latents, layers, pool, latents=latents, **options)
-
-
-def shapes(
-    checkpoint: str | Path,
-    layers: Layers | None = None,
-    pool: str = "avg",
-    truncation: float | None = None,
-    name: str | None = None,
-    **options: Any,
-) -> Target:
-    """Makes a target of the embedded world's generator.
-
-    Args:
-        checkpoint: Name of a shipped one (shapes_gan), or a safetensors file with its card beside it, as
-            `train.py generator=` writes them.
-        layers: Asked for: one, several, or layer -> pooling; by default those of the card.
-        pool: For layers without a pooling of their own.
-        truncation: Latents beyond plus and minus this are drawn again.
-        name: In tables; by default that of the file.
-        options: As `neuronx.targets.custom.target` takes them.
-
-    Raises:
-        UserError: No such file or name, or one that is no generator.
-    """
-    state, card = read(checkpoint)
-    path = find(checkpoint)
-    if "generator" not in card:
-        raise UserError(f"The card of {path} describes no generator.")
-    module = ShapesGenerator(**card["generator"])
-    module.load_state_dict(state)
-    return load(
-        module,
-        latent_dim=card["generator"]["latent_dim"],
-        classes=card["classes"],
-        truncation=truncation,
-        layers=card["layers"] if layers is None else layers,
-        pool=pool,
-        name=name or path.stem,
-        domain="shapes",
-        **options,
-    )
 
 
 def _check(name: str, module: nn.Module, latents: Latents) -> None:

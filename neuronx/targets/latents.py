@@ -6,7 +6,7 @@ column) in wrapping int64 arithmetic, which is exact everywhere.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,7 @@ class Latents:
         output_range: What the generator puts out for black and for white.
         domain: The kind of pictures, "shapes" or "natural", for the judges.
         class_names: By index.
+        hierarchy: Superclass -> the classes in it.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -50,6 +51,7 @@ class Latents:
     output_range: tuple[float, float] = (-1.0, 1.0)
     domain: str = "natural"
     class_names: tuple[str, ...] = field(default=(), repr=False)
+    hierarchy: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         names = tuple(self.class_names) or tuple(f"class {i}" for i in range(self.classes))

@@ -4,14 +4,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from neuronx.concepts.clip import Clip
 from neuronx.concepts.encoders import Encoder
 from neuronx.store.checkpoints import find, read
 from neuronx.targets.preprocess import Preprocess
@@ -112,7 +113,35 @@ def load(path: str | Path) -> Encoder:
     return Encoder(model.eval().requires_grad_(False), tokenizer, transform, identity.hexdigest())
 
 
-def parameters(path: str | Path) -> tuple[float, float]:
-    """The fitted (a, b) of a trained CLIP of the world: truth is about sigmoid(a (cosine + b))."""
-    _, card = read(path)
-    return card["a"], card["b"]
+@lru_cache(maxsize=4)
+def _shared(path: str) -> Encoder:
+    return load(path)
+
+
+@dataclass(frozen=True)
+class ShapesClip(Clip):
+    """A CLIP of the embedded world; its sigmoid (a, b) is on its card.
+
+    Attributes:
+        pretrained: The safetensors file, its card beside it, or the name of a shipped one such as `shapes_judge`.
+    """
+
+    model: str = "shapes"
+    pretrained: str = "shapes_explainer"
+    domain: str = "shapes"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or Path(self.pretrained).stem)
+        super().__post_init__()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The loaded model."""
+        return _shared(self.pretrained)
+
+    def known(self) -> Clip:
+        """The same CLIP with (a, b) filled in."""
+        if self.a is not None:
+            return self
+        _, card = read(self.pretrained)
+        return replace(self, a=card["a"], b=card["b"])

@@ -5,10 +5,19 @@ the latent vector and the class set the gains and biases of every normalisation.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from neuronx.errors import UserError
+from neuronx.store.checkpoints import find, read
+from neuronx.targets import generator
+from neuronx.targets.layers import Layers
+from neuronx.targets.target import Target
+from neuronx.world.pictures.world import WORLDS
 
 CLASSES = (12, 12)
 """A class is a colour and a shape, 12 of each, or any two factors: class index = first * second count + second."""
@@ -91,3 +100,46 @@ class ShapesGenerator(nn.Module):
         for block in (self.layer1, self.layer2, self.layer3):
             maps = block(maps, style)
         return torch.tanh(self.paint(F.interpolate(maps, scale_factor=2.0, mode="nearest")))
+
+
+def load(
+    checkpoint: str | Path,
+    layers: Layers | None = None,
+    pool: str = "avg",
+    truncation: float | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Target:
+    """Makes a target of the embedded world's generator.
+
+    Args:
+        checkpoint: Name of a shipped one (shapes_gan), or a safetensors file with its card beside it, as
+            `train.py generator=` writes them.
+        layers: Asked for: one, several, or layer -> pooling; by default those of the card.
+        pool: For layers without a pooling of their own.
+        truncation: Latents beyond plus and minus this are drawn again.
+        name: In tables; by default that of the file.
+        options: As `neuronx.targets.custom.target` takes them.
+
+    Raises:
+        UserError: No such file or name, or one that is no generator.
+    """
+    state, card = read(checkpoint)
+    path = find(checkpoint)
+    if "generator" not in card:
+        raise UserError(f"The card of {path} describes no generator.")
+    module = ShapesGenerator(**card["generator"])
+    module.load_state_dict(state)
+    same = [world for world in WORLDS.values() if world.class_names == tuple(card["classes"])]
+    return generator.load(
+        module,
+        latent_dim=card["generator"]["latent_dim"],
+        classes=card["classes"],
+        truncation=truncation,
+        layers=card["layers"] if layers is None else layers,
+        pool=pool,
+        name=name or path.stem,
+        domain="shapes",
+        hierarchy=same[0].hierarchy if same else None,
+        **options,
+    )

@@ -8,10 +8,10 @@ import torch
 from open_clip.model import CLIP
 from torch.nn import functional as F
 
-from neuronx.concepts.clip import Clip
 from neuronx.concepts.encoders import Encoder
 from neuronx.concepts.masked_clip import MaskedClip, confined
 from neuronx.targets.preprocess import Preprocess
+from neuronx.world.clip import ShapesClip
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from oracles_masked_clip import masked_embedding
@@ -91,6 +91,6 @@ def test_pictures_of_another_size_are_squashed(clip):
 
 
 def test_the_shipped_clip_looks_within_masks():
-    explainer = Clip.shapes("explainer")
+    explainer = ShapesClip(pretrained="shapes_explainer")
     clip = MaskedClip(explainer.encoder.image_target("explainer"))
     assert clip(pictures(2, 64), torch.ones(2, 1, 64, 64)).shape == (2, 96)

@@ -166,7 +166,7 @@ def test_a_list_that_is_not_there_names_the_way_round(monkeypatch):
 
 
 def test_the_embedded_words_are_the_default():
-    from neuronx.world.pictures.words import CONCEPTS
+    from neuronx.world.pictures.words import CONCEPTS, word_list
 
-    assert words.default(Words("20k")).of(SimpleNamespace(domain="shapes")) == tuple(CONCEPTS)
+    assert words.default(word_list(), Words("20k")).of(SimpleNamespace(domain="shapes")) == tuple(CONCEPTS)
     assert distinct(CONCEPTS, "shapes") == tuple(CONCEPTS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuronx.data.latents import LatentProbe, latent_probe
+from neuronx.data.latents import latent_probe
 from neuronx.errors import UserError
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.record import record
@@ -12,7 +12,6 @@ from neuronx.targets import generator
 from neuronx.targets.latents import Latents
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
-from neuronx.world.pictures.names import CLASS_NAMES, HIERARCHY
 
 
 class Painter(nn.Module):
@@ -126,9 +125,7 @@ def test_labels_splits_and_fingerprint_say_what_the_pictures_are():
         for args in [(target, 50, 1), (target, 50, 2), (target, 51, 1), (painter(4, truncation=2.0), 50, 1)]
     }
     assert len(prints) == 4 and probe.fingerprint in prints
-    module = Painter(144)
-    world = Latents(((6,),), 144, domain="shapes", class_names=CLASS_NAMES)
-    assert LatentProbe(module, world, "x", 9).hierarchy == HIERARCHY
+    assert latent_probe(painter(4, hierarchy={"even": [0, 2]}), 50).hierarchy == {"even": [0, 2]}
     for size, seed in ((0, 0), (5, -1)):
         with pytest.raises(UserError, match="at least"):
             latent_probe(target, size, seed)

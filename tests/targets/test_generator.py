@@ -9,7 +9,8 @@ from neuronx.data.latents import latent_probe
 from neuronx.errors import UserError
 from neuronx.targets import generator
 from neuronx.world.generator import ShapesGenerator
-from neuronx.world.pictures.names import CLASS_NAMES
+from neuronx.world.generator import load as load_shapes
+from neuronx.world.pictures.names import CLASS_NAMES, HIERARCHY
 
 
 class Two(nn.Module):
@@ -94,13 +95,14 @@ def test_the_worlds_generator_is_rebuilt_from_its_card(tmp_path):
         "layers": {"layer2": "avg"},
     }
     path = checkpoints.write(tmp_path, "small", module.state_dict(), card | {"generator": sizes})
-    target = generator.shapes(path, layers=["layer1", "layer3"])
+    target = load_shapes(path, layers=["layer1", "layer3"])
     assert (
         target.name == "small"
         and target.latents.domain == "shapes"
-        and generator.shapes(path).layers == {"layer2": "avg"}
+        and target.latents.hierarchy == HIERARCHY
+        and load_shapes(path).layers == {"layer2": "avg"}
     )
     assert [row.shape for row in target.layer_table(layers=target.layers)] == [(4, 8, 8), (4, 32, 32)]
     checkpoints.write(tmp_path, "small", module.state_dict(), card)
     with pytest.raises(UserError, match="no generator"):
-        generator.shapes(path)
+        load_shapes(path)

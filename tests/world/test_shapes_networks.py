@@ -2,12 +2,11 @@ import pytest
 import torch
 
 from neuronx.errors import UserError
-from neuronx.world.networks import NETWORKS, small_resnet, small_vit
+from neuronx.world.networks import NETWORKS, load, small_resnet, small_vit
 from neuronx.world.pictures import seeds
 from neuronx.world.pictures.render import render
 from neuronx.world.pictures.scene import sample
 from neuronx.world.pictures.words import CLASS_NAMES, labels
-from neuronx.world.targets import load
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=list(NETWORKS))

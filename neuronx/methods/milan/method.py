@@ -111,7 +111,8 @@ class Milan:
     @property
     def encoders(self) -> tuple[str, ...]:
         """Digests of the CLIPs that it sees through or reranks by."""
-        return tuple(digest for clip in (self.eye, self.clip) if clip is not None for digest in clip.encoders)
+        sees = () if self.eye is None else (checkpoints.load(self.eye).identity,)
+        return sees + (() if self.clip is None else self.clip.encoders)
 
     def check(self, probe: "Probe") -> None:
         """Raises Unsuitable where the captioner knows pictures of another kind.
@@ -206,15 +207,12 @@ class Milan:
         return lambda units: torch.lerp(whole[rows[units]], parts[units], self.masked)
 
 
-def _eye(weights: Any, encoder: Any) -> "Clip | None":
-    """The CLIP of the embedded world through whose picture tower a captioner sees: it cannot judge the captions."""
-    from neuronx.concepts.clip import Clip
-    from neuronx.concepts.encoders import SHAPES
-
+def _eye(weights: Any, encoder: Any) -> str | Path | None:
+    """The trained CLIP through whose image encoder a captioner sees: it cannot judge the captions."""
     seen: Any = weights.encoder if isinstance(weights, Describer) else encoder
     network = getattr(seen, "name", seen) or _card(weights).get("encoder", {}).get("network")
     if isinstance(network, str | Path) and "vision" in _card(network):
-        return Clip(SHAPES, str(network), domain="shapes", name=Path(network).stem)
+        return network
     return None
 
 

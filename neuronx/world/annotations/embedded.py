@@ -30,10 +30,10 @@ from neuronx.store.cache import entry, read_or_build
 from neuronx.store.checkpoints import find
 from neuronx.store.processes import on_first
 from neuronx.tables.csv import read_csv, write_csv
-from neuronx.targets import generator
 from neuronx.targets.target import Target
 from neuronx.types import Cell, Plain, TrainerFactory
-from neuronx.world import targets as shapes
+from neuronx.world import generator
+from neuronx.world import networks as shapes
 from neuronx.world.annotations.describe import describe
 from neuronx.world.annotations.factors import words
 from neuronx.world.annotations.guessing import learn, of_pictures
@@ -85,7 +85,7 @@ class Model:
     @cached_property
     def target(self) -> Target:
         """The network, with the units that are described."""
-        load = generator.shapes if self.witnesses else shapes.load
+        load = generator.load if self.witnesses else shapes.load
         units = {layer: list(range(count)) for layer, count in self.layers.items()}
         return replace(load(self.checkpoint, layers=list(self.layers)), units=units)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from neuronx.data.latents import LatentProbe
 from neuronx.targets.target import Target
-from neuronx.world import targets as shapes
+from neuronx.world import networks as shapes
 from neuronx.world.annotations.factors import KINDS
 from neuronx.world.annotations.seen import cells, everywhere, of_scenes
 from neuronx.world.pictures.names import BACKGROUNDS, COLOURS

@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor
 
+from neuronx.concepts.words import Words
 from neuronx.world.pictures.distractors import DISTRACTORS
 from neuronx.world.pictures.names import (
     BACKGROUNDS,
@@ -33,7 +34,7 @@ from neuronx.world.pictures.scene import OBJECTS, Scenes
 
 __all__ = [
     "BACKGROUNDS", "CLASS_NAMES", "COLOURS", "CONCEPTS", "DISTRACTORS", "FAMILIES", "HIERARCHY", "NUMBERS", "PLACES",
-    "SHAPES", "SIZES", "TEXTURES", "TRUTH", "concept_masks", "labels", "presence", "shown",
+    "SHAPES", "SIZES", "TEXTURES", "TRUTH", "concept_masks", "labels", "presence", "shown", "word_list",
 ]  # fmt: skip
 
 _PLACE = {place: f"on the {place}" for place in ("left", "right")} | {
@@ -76,6 +77,12 @@ CONCEPTS: tuple[str, ...] = _phrases() + DISTRACTORS
 
 TRUTH: tuple[str, ...] = (*SHAPES, *COLOURS, *TEXTURES, *SIZES, *PLACES, *BACKGROUNDS, *FAMILIES, *CLASS_NAMES)
 """The concepts whose truth a probe states for every picture: single words, families and classes."""
+
+
+def word_list() -> Words:
+    """`CONCEPTS` as a word list."""
+    return Words(CONCEPTS, "shapes")
+
 
 _OBJECT_WORDS = (*SHAPES, *COLOURS, *TEXTURES, *SIZES, *PLACES, *SHAPE_FAMILIES, *COLOUR_FAMILIES)
 _BITS = {word: 1 << bit for bit, word in enumerate((*_OBJECT_WORDS, *BACKGROUNDS, *NUMBERS))}

@@ -112,7 +112,7 @@ class ClassifierTask:
         card = {
             "about": self.about,
             "command": f"python train.py classifier={self.name} ship=true",
-            "load": "neuronx.world.targets.load",
+            "load": "neuronx.world.networks.load",
             "network": self.network,
             "layers": self.layers,
             "mean": NORMALISE.mean,

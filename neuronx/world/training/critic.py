@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrizations import spectral_norm
 
-from neuronx.world import targets as shapes
+from neuronx.world import networks as shapes
 from neuronx.world.generator import CLASSES, ClassVectors
 
 

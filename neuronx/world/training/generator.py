@@ -19,7 +19,7 @@ from neuronx.store import checkpoints
 from neuronx.store.atomic import write_atomic
 from neuronx.targets.latents import Latents
 from neuronx.types import TrainerFactory
-from neuronx.world import targets as shapes
+from neuronx.world import networks as shapes
 from neuronx.world.generator import ShapesGenerator
 from neuronx.world.pictures.contact_sheet import laid_out, png
 from neuronx.world.pictures.scene import Scenes
@@ -131,7 +131,9 @@ class GeneratorTask:
         image_seed, held_out_seed = seeds_of(self.name)
         world = world_of(self.world)
         names = world.class_names
-        latents = Latents(((self.latent_dim,),), len(names), domain="shapes", class_names=names)
+        latents = Latents(
+            ((self.latent_dim,),), len(names), domain="shapes", class_names=names, hierarchy=world.hierarchy
+        )
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             generator = ShapesGenerator(self.latent_dim, self.channels, world.values)

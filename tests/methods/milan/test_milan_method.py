@@ -6,7 +6,6 @@ import pytest
 import torch
 from test_milan_describer import captioner
 
-from neuronx.concepts.clip import Clip
 from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError
 from neuronx.methods.milan import describer as describers
@@ -15,7 +14,8 @@ from neuronx.methods.milan.describer import Describer
 from neuronx.methods.milan.method import Milan, most_similar
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.scoring.compare import check_judge
-from neuronx.world import targets as shapes
+from neuronx.world import networks as shapes
+from neuronx.world.clip import ShapesClip
 from neuronx.world.pictures.probe import ShapesProbe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -112,7 +112,7 @@ def test_units_that_never_fire_are_not_described(describer, probe, trainer):
 
 
 def test_a_clip_chooses_among_the_beam(describer, target, probe, trainer):
-    clip = Clip.shapes("explainer")
+    clip = ShapesClip(pretrained="shapes_explainer")
     some = target.select(layers=["layer4"], units=[2, 3])
     found = Milan(describer, k=4, rerank="clip", clip=clip).explain(some, probe, trainer)
     written = [one for one in found if one.terms]
@@ -131,7 +131,7 @@ def test_a_clip_chooses_among_the_beam(describer, target, probe, trainer):
 
 
 def test_a_caption_without_words_is_chosen_only_where_there_is_no_other(describer):
-    clip, stop = Clip.shapes("explainer"), len(PHRASES) + 1
+    clip, stop = ShapesClip(pretrained="shapes_explainer"), len(PHRASES) + 1
     beams = Beams(torch.tensor([[[stop, stop], [3, stop]], [[stop, stop], [stop, stop]]]), torch.zeros(2, 2))
     told = Captions((), torch.zeros(2), beams.tokens[:, 0], beams)
     blank = clip.embed_texts([""]).expand(2, 4, -1)
@@ -139,7 +139,7 @@ def test_a_caption_without_words_is_chosen_only_where_there_is_no_other(describe
 
 
 def test_a_clip_may_look_within_the_masks(describer, target, probe, trainer):
-    clip = Clip.shapes("explainer")
+    clip = ShapesClip(pretrained="shapes_explainer")
     looking = MaskedClip(clip.encoder.image_target(clip.name))
     some = target.select(layers=["layer4"], units=[2, 3])
     own = find_exemplars(some, probe, trainer, k=4)["layer4"]
@@ -171,9 +171,9 @@ def test_mistakes_are_said(describer, target, probe, trainer):
         Milan(describer, rerank="clip")
     for masked, rerank in ((2, "clip"), (True, None)):
         with pytest.raises(UserError, match=rf"milan\.masked={masked}: .*0 to 1"):
-            Milan(describer, rerank=rerank, clip=Clip.shapes("judge"), masked=masked)
+            Milan(describer, rerank=rerank, clip=ShapesClip(pretrained="shapes_judge"), masked=masked)
     with pytest.raises(UserError, match="strategy=greedy"):
-        Milan(describer, rerank="clip", clip=Clip.shapes("judge"), strategy="greedy")
+        Milan(describer, rerank="clip", clip=ShapesClip(pretrained="shapes_judge"), strategy="greedy")
 
 
 def test_the_clip_that_it_sees_through_cannot_judge(probe, tmp_path):
@@ -182,10 +182,10 @@ def test_the_clip_that_it_sees_through_cannot_judge(probe, tmp_path):
     (tmp_path / "words.safetensors").touch()
     seeing = Milan(tmp_path / "words.safetensors")
     with pytest.raises(UserError, match="judge shapes_explainer has made the explanations of milan"):
-        check_judge(Clip.shapes("explainer"), probe, [("milan", *seeing.encoders)])
-    check_judge(Clip.shapes("judge"), probe, [("milan", *seeing.encoders)])
+        check_judge(ShapesClip(pretrained="shapes_explainer"), probe, [("milan", *seeing.encoders)])
+    check_judge(ShapesClip(pretrained="shapes_judge"), probe, [("milan", *seeing.encoders)])
     assert not Milan(tmp_path / "words.safetensors", encoder="shapes_resnet").encoders
-    assert Milan("none", encoder="shapes_judge").encoders == Clip.shapes("judge").encoders
+    assert Milan("none", encoder="shapes_judge").encoders == ShapesClip(pretrained="shapes_judge").encoders
     assert not Milan("published").encoders
 
 

@@ -10,7 +10,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "milan"))
 from test_milan_describer import captioner
 
-from neuronx.concepts.clip import Clip
 from neuronx.methods.clip_dissect.method import ClipDissect
 from neuronx.methods.milan.describer import Describer, encoder_of
 from neuronx.methods.milan.method import Milan
@@ -18,7 +17,8 @@ from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.gather import gather
 from neuronx.recording.record import record
 from neuronx.types import Unit
-from neuronx.world import targets as shapes
+from neuronx.world import networks as shapes
+from neuronx.world.clip import ShapesClip
 from neuronx.world.pictures.probe import ShapesProbe
 
 UNIT, FIRST = 5, 64
@@ -75,7 +75,7 @@ def test_milan_looks_at_the_masks_of_the_unit_on_the_exemplars_of_the_part(targe
 
 
 def test_clip_dissect_labels_parts(target, probe, trainer):
-    clip = Clip("shapes", "shapes_explainer", domain="shapes")
+    clip = ShapesClip(pretrained="shapes_explainer", name="shapes")
     method = ClipDissect(clip, Few(), similarity="cos_similarity_cubed", n_evidence=5)
     found = method.explain(target, probe, trainer)
     assert [one.unit for one in found] == list(Halves.units)

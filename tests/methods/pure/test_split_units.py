@@ -14,7 +14,7 @@ from neuronx.recording.exemplars import find_exemplars
 from neuronx.recording.record import record
 from neuronx.scoring.correlation import Correlation
 from neuronx.types import Unit
-from neuronx.world import targets as shapes
+from neuronx.world import networks as shapes
 from neuronx.world.pictures.probe import ShapesProbe
 
 

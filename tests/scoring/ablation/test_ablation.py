@@ -220,9 +220,9 @@ def test_options_that_make_no_sense(options, message):
 
 def test_a_generator_has_no_class_head(trainer):
     from neuronx.data.latents import latent_probe
-    from neuronx.targets.generator import shapes
+    from neuronx.world.generator import load
 
-    target = shapes("shapes_gan", layers="layer2")
+    target = load("shapes_gan", layers="layer2")
     probe = latent_probe(target, size=40)
     with pytest.raises(UserError, match="generates pictures and has no class head"):
         Ablation().score({"a": [Explanation(Unit("layer2", 0), (("red", 1.0),))]}, target, probe, None, trainer)

@@ -10,7 +10,6 @@ from rich.console import Console
 from torch import nn
 
 from neuronx.command.pipeline import evaluate
-from neuronx.concepts.clip import Clip
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.concepts.mean_tokens import mean_tokens
 from neuronx.errors import UserError
@@ -21,6 +20,7 @@ from neuronx.scoring.clustering.purity import Purity
 from neuronx.scoring.compare import compare
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
+from neuronx.world.clip import ShapesClip
 from neuronx.world.pictures.probe import ShapesProbe
 
 JUDGE = SimpleNamespace(name="judge", domain="", vocabulary=lambda probe: ())
@@ -150,7 +150,7 @@ def test_from_pictures_to_files_and_print(tmp_path, trainer):
 
 
 def test_mistakes_are_told(trainer):
-    explainer, probe = Clip.shapes("explainer"), Meanings(60)
+    explainer, probe = ShapesClip(pretrained="shapes_explainer"), Meanings(60)
     same = Purity(Planted(), embeddings=explainer, ks=(2,))
     with pytest.raises(UserError, match="same space"):
         same.score({}, network(), probe, replace(explainer, name="another"), trainer)
@@ -164,7 +164,7 @@ def test_mistakes_are_told(trainer):
 
 
 def test_embeddings_before_the_head(trainer):
-    clip, probe = Clip.shapes("judge"), ShapesProbe(size=20, batch_size=20)
+    clip, probe = ShapesClip(pretrained="shapes_judge"), ShapesProbe(size=20, batch_size=20)
     found = mean_tokens(clip, probe, trainer)
     visual = clip.encoder.model.visual
     images = clip.encoder.transform(probe.load(list(range(20))))

@@ -10,8 +10,8 @@ import torch
 from neuronx.data.latents import latent_probe
 from neuronx.errors import UserError
 from neuronx.milannotations.keys import ANNOTATED, GROUPS
-from neuronx.targets import generator
-from neuronx.world import targets as shapes
+from neuronx.world import generator
+from neuronx.world import networks as shapes
 from neuronx.world.annotations import embedded, guessing
 from neuronx.world.annotations.embedded import EmbeddedAnnotations
 from neuronx.world.annotations.factors import FACTORS, named
@@ -93,7 +93,7 @@ def test_colours_and_grounds_are_read_from_pixels(monkeypatch):
     monkeypatch.setattr(guessing, "LEARNED", 100)
     reader = guessing.learn(WORLDS["shapes"], 7)
     assert reader.accuracy > 0.85
-    made = generator.shapes("shapes_gan")
+    made = generator.load("shapes_gan")
     probe = latent_probe(made, 60)
     witnesses = [shapes.load("shapes_vit")]
     seen = guessing.of_pictures(probe, torch.arange(60), WORLDS["shapes"], reader, witnesses)

@@ -11,8 +11,8 @@ from lightning import Callback, Trainer
 from neuronx import checkpoints
 from neuronx.data.latents import latent_probe
 from neuronx.errors import UserError
-from neuronx.targets import generator
-from neuronx.world import targets as shapes
+from neuronx.world import generator
+from neuronx.world import networks as shapes
 from neuronx.world.training.critic import Critic
 from neuronx.world.training.generator import GeneratorTask
 
@@ -61,7 +61,7 @@ def test_a_resumed_run_ends_as_the_undisturbed_one_and_its_files_load(trainer, t
     assert all(isinstance(value, (int, float, str)) for value in saved["hyper_parameters"].values())
     assert card["command"] == "python train.py generator=shapes_gan ship=true"
     assert card["figures"]["Fréchet distance of rendered from rendered pictures"] >= 0
-    target = generator.shapes(whole)
+    target = generator.load(whole)
     assert target.layers == TASK.layers and target.name == "shapes_gan"
     pictures = latent_probe(target, 10).load(range(10))
     assert (

@@ -8,9 +8,9 @@ import torch
 
 from neuronx import checkpoints
 from neuronx.data.latents import latent_probe
-from neuronx.targets import generator
 from neuronx.world import clip as shapes_clip
-from neuronx.world import targets as shapes
+from neuronx.world import generator
+from neuronx.world import networks as shapes
 from neuronx.world.pictures.words import CONCEPTS
 from neuronx.world.pictures.world import WORLDS
 from neuronx.world.training import contrastive
@@ -75,11 +75,11 @@ def test_clips_find_words_as_well_as_their_cards_say(name):
 @pytest.mark.parametrize("name", CLIPS)
 def test_the_sigmoid_makes_probabilities_that_fit_the_truth(name):
     encoder = shapes_clip.load(name)
-    a, b = shapes_clip.parameters(name)
+    known = shapes_clip.ShapesClip(pretrained=name).known()
     (images, truth) = next(iter(fixed_batches(seeds_of(name)[1], 250, contrastive.describe)))
     with torch.inference_mode():
         cosines = encoder.model.encode_image(encoder.transform(images), normalize=True)
-    scores = torch.sigmoid(a * (cosines @ encoder.embed(list(CONCEPTS), 512).T + b))
+    scores = known.scores(cosines @ encoder.embed(list(CONCEPTS), 512).T)
     assert scores.mean().item() == pytest.approx(truth.float().mean().item(), rel=0.2)
     assert scores[truth].mean() > 10 * scores[~truth].mean()
 
@@ -93,7 +93,7 @@ def test_the_judge_is_another_network_with_other_pictures_than_the_explainer():
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators_make_what_their_cards_say(name, trainer):
-    target, figures = generator.shapes(name), card(name)["figures"]
+    target, figures = generator.load(name), card(name)["figures"]
     world, witness = (WORLDS["places"], "places_alexnet") if name != GENERATOR else (WORLDS["shapes"], "shapes_vit")
     assert (checkpoints.FOLDER / f"{name}.safetensors").stat().st_size < 2e6
     assert target.latents.domain == "shapes" and target.latents.class_names == world.class_names

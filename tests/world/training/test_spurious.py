@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from neuronx.world import targets as shapes
+from neuronx.world import networks as shapes
 from neuronx.world.pictures.marks import MARKS, MarkedProbe
 from neuronx.world.training.spurious import SpuriousTask
 
