@@ -32,7 +32,7 @@ _PUBLIC = {
     "probe_of": "data.in_memory",
     "read_explanations": "tables.explanations",
     "score": "api",
-    "score_fit_figure": "report.score_fit",
+    "score_fit_figure": "report.figures",
     "study_head": "report.head_study",
     "write_figure": "report.figures",
     "write_head_study": "report.head_study",

@@ -266,10 +266,9 @@ def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: Traine
 def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[Any], **facts: Plain) -> None:
     """Writes the record of the run, hands the evaluation to the loggers and prints it; on the first process only."""
     from neuronx.report.evaluation import write
-    from neuronx.report.figures import histograms, write_figure
+    from neuronx.report.figures import histograms, write_figure, write_score_fit
     from neuronx.report.part_pictures import write_part_pictures
     from neuronx.report.record import now, write_record
-    from neuronx.report.score_fit import write_score_fit
     from neuronx.report.tables import show as show_evaluation
 
     if not is_first():

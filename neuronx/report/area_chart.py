@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuronx.concepts.formula import Formulas
 from neuronx.errors import UserError
-from neuronx.report.figures import COLOURS
+from neuronx.report.figures import COLOURS, laid_out
 from neuronx.types import Activations, Explanation, Judge, TrainerFactory
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def area_chart(activations: Tensor, concepts: Sequence[str], presence: Tensor, b
         bins: How many ranges.
 
     Raises:
-        UserError: Shapes that do not fit together, no image, values that are not finite, a unit that never changes or
-            is never above 0.
+        UserError: For shapes that do not fit, no image, values that are not finite, or a unit that never changes or is
+            never above 0.
     """
     values = activations.double()
     if values.ndim != 1 or presence.shape != (len(values), len(concepts)) or not len(values) or bins < 1:
@@ -156,52 +156,47 @@ def chart_explanation(
 
 def area_figure(chart: AreaChart, title: str = "") -> "Figure":
     """Stacked areas: at the middle of each range the share of its images with each concept; flat to both ends."""
-    from plotly.graph_objects import Figure, Scatter
+    from plotly.graph_objects import Figure
 
     full = (chart.images > 0).nonzero().flatten()
     middles = (chart.edges[:-1] + chart.edges[1:]) / 2
     x = [float(chart.edges[0]), *middles[full].tolist(), float(chart.edges[-1])]
     figure = Figure()
-    for row, name in enumerate(chart.names):
-        y = chart.percent[row, full]
-        colour = OTHER_COLOUR if row == len(chart.names) - 1 else AREA_COLOURS[row % len(AREA_COLOURS)]
-        figure.add_trace(
-            Scatter(
-                x=x,
-                y=[float(y[0]), *y.tolist(), float(y[-1])],
-                name=name,
-                stackgroup="concepts",
-                mode="lines",
-                line={"width": 0.8, "color": colour},
-                hovertemplate="%{y:.1f} %",
-            )
+    for name, row, colour in zip(chart.names, chart.percent[:, full].tolist(), _colours(len(chart.names)), strict=True):
+        figure.add_scatter(
+            x=x,
+            y=[row[0], *row, row[-1]],
+            name=name,
+            stackgroup="concepts",
+            mode="lines",
+            line={"width": 0.8, "color": colour},
+            hovertemplate="%{y:.1f} %",
         )
     ticks = [
         f"{low:.3g} to {high:.3g}<br>{n:,} image{'' if n == 1 else 's'}"
         for low, high, n in zip(chart.edges[:-1].tolist(), chart.edges[1:].tolist(), chart.images.tolist(), strict=True)
     ]
+    figure.update_xaxes(title="activation", tickvals=middles.tolist(), ticktext=ticks, range=[x[0], x[-1]])
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    highest = max(100.0, float(chart.percent[:, full].sum(0).max()))
+    figure.update_yaxes(title="images of the range that show it (%)", range=[0, highest])
     lines = wrap(title, 120)  # explanations can be long
-    figure.update_layout(
-        template="plotly_white",
-        title={"text": "<br>".join(lines), "subtitle": {"text": _subtitle(chart), "font": {"size": 13}}},
-        xaxis={
-            "title": "activation",
-            "tickvals": middles.tolist(),
-            "ticktext": ticks,
-            "range": [x[0], x[-1]],
-            "showgrid": False,
-            "zeroline": False,
-        },
-        yaxis={
-            "title": "images of the range that show it (%)",
-            "range": [0, max(100.0, float(chart.percent[:, full].sum(0).max()))],
-        },
-        legend={"traceorder": "reversed"},
+    more = 28 * max(0, len(lines) - 1)
+    legend = {"traceorder": "reversed"}
+    return laid_out(
+        figure,
+        "<br>".join(lines),
+        _subtitle(chart),
+        legend=legend,
         hovermode="x unified",
-        height=520 + 28 * max(0, len(lines) - 1),
-        margin={"t": 90 + 28 * max(0, len(lines) - 1)},
+        height=520 + more,
+        margin={"t": 90 + more},
     )
-    return figure
+
+
+def _colours(rows: int) -> list[str]:
+    """One for each row; the last one, "other", is grey."""
+    return [*(AREA_COLOURS[row % len(AREA_COLOURS)] for row in range(rows - 1)), OTHER_COLOUR]
 
 
 def _without_subconcepts(concepts: Sequence[str], presence: Tensor) -> tuple[list[str], Tensor]:
@@ -217,12 +212,7 @@ def _without_subconcepts(concepts: Sequence[str], presence: Tensor) -> tuple[lis
 
 
 def _subtitle(chart: AreaChart) -> str:
-    total = f"{int(chart.images.sum()):,} images"
-    start = (
-        f"{total}, ranges from its lowest activation"
-        if chart.signed
-        else f"{total}, {chart.n_zero:,} more on which it is exactly 0"
-    )
-    full = chart.images > 0
-    several = bool((chart.percent[:, full].sum(0) > 100 + 1e-6).any())
-    return start + ("; an image that shows several concepts counts in each" if several else "")
+    rest = "ranges from its lowest activation" if chart.signed else f"{chart.n_zero:,} more on which it is exactly 0"
+    several = bool((chart.percent[:, chart.images > 0].sum(0) > 100 + 1e-6).any())
+    counted = "; an image that shows several concepts counts in each" if several else ""
+    return f"{int(chart.images.sum()):,} images, {rest}{counted}"

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.milannotations.write import layer_folder, write_all
-from neuronx.recording.pictures import gallery, view
-from neuronx.recording.ranges import activation_ranges
+from neuronx.recording.pictures import Gallery, gallery, view
+from neuronx.recording.ranges import Ranges, activation_ranges
 from neuronx.recording.record import record
-from neuronx.report.exemplar_page import Card, write_page
-from neuronx.report.range_grids import SIDE, draw_ranges
 from neuronx.report.tiles import TILE, Strip, parts, png, sheet, spread, tiles, write_pngs
 from neuronx.store.atomic import write_atomic
 from neuronx.store.processes import is_first
@@ -30,6 +28,9 @@ Words = Mapping[Unit, Mapping[str, str]]
 """Unit -> method -> explanation in words."""
 
 COLUMNS = 5
+SIDE = 84
+"""Of each picture, in pixels: four rows are as tall as three rows of exemplars."""
+LETTERS = 13
 
 
 def show_exemplars(
@@ -161,6 +162,32 @@ def draw_units(drawn: Drawn, folder: Path) -> list[Path]:
     return paths
 
 
+def draw_ranges(ranges: Ranges, images: int, units: Sequence[int], pictures: Gallery, folder: Path) -> list[Path]:
+    """Draws a grid for each unit, a row a range, titled with the share of the images and the activations in it.
+
+    Args:
+        ranges: Of these units.
+        images: How many images were ranked.
+        units: Their indices, for the names of the files.
+        pictures: Holds all images of the ranges.
+        folder: Gets `unit_<u>_ranges.png`.
+    """
+    titles = [f"Top {100 * first / images:.3g}%-{100 * end / images:.3g}%" for first, end in ranges.ranks]
+    paths = []
+    for some in parts(len(units), ranges.rows[0].numel()):
+        shown = pictures.of(ranges.rows[some].clamp(min=0))
+        shown[ranges.rows[some] < 0] = 255  # a range with fewer images
+        files = [folder / f"unit_{units[place]}_ranges.png" for place in some]
+        paths += write_pngs(files, (_range_grid(titles, ranges, *one) for one in zip(some, shown, strict=True)))
+    return paths
+
+
+def _range_grid(titles: Sequence[str], ranges: Ranges, place: int, shown: Tensor) -> Image.Image:
+    limits = zip(ranges.low[place].tolist(), ranges.high[place].tolist(), strict=True)
+    remarks = [f"activations {low:.4g} to {high:.4g}" for low, high in limits]
+    return sheet([Strip(*row) for row in zip(titles, remarks, shown, strict=True)], shown.shape[1], LETTERS)
+
+
 def page(drawn: Drawn, folder: Path, name: str, explanations: Words, pool: str | None = None) -> Path:
     """Writes the page of a layer of the network called `name`; `pool` ranked the images where ranges are drawn."""
     exemplars = drawn.exemplars
@@ -184,3 +211,78 @@ def page(drawn: Drawn, folder: Path, name: str, explanations: Words, pool: str |
     beside = "" if pool is None else f" Beside them images from ranges of the ranking by activation (pool={pool})."
     title = f"{name} · {exemplars.layer or 'output'}"
     return write_page(folder / "index.html", title, f"{len(cards)} units; {strongest}.{beside}", cards)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One unit on the page.
+
+    Attributes:
+        name: As in tables, `layer4:12`.
+        peaks: Activations on its exemplars, strongest first.
+        threshold: Above which it is on.
+        explanations: Method -> words.
+        pictures: Files beside the page, the exemplars first.
+    """
+
+    name: str
+    peaks: Sequence[float]
+    threshold: float
+    explanations: Mapping[str, str]
+    pictures: Sequence[str]
+
+
+def write_page(path: str | Path, title: str, remark: str, cards: Sequence[Card]) -> Path:
+    """Writes the page; it opens without a network, can be searched, and sorted by unit or by peak."""
+    from jinja2 import Environment
+
+    made = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    return write_atomic(path, made.render(title=title, remark=remark, cards=cards).encode())
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+ body { font: 15px/1.45 system-ui, sans-serif; color: #20222a; background: #f3f4f7; margin: 0 auto; padding: 1.5em;
+        max-width: 1480px }
+ h1 { font-size: 1.45em; margin: 0 } p { margin: .3em 0 1em; color: #5b606c }
+ form { position: sticky; top: 0; padding: .6em 0; background: #f3f4f7 }
+ input, select { font: inherit; padding: .25em .5em; border: 1px solid #c4c8d2; border-radius: 4px; background: #fff }
+ input { width: 24em; max-width: 60% }
+ article { background: #fff; border-radius: 6px; margin: 0 0 1em; padding: .9em 1.1em }
+ h2 { font-size: 1.1em; margin: 0 } h2 small { color: #787c86; font-weight: normal; margin-left: .6em }
+ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1em .9em; margin: .4em 0 } dd { margin: 0 }
+ dt { color: #787c86 } img { max-width: 100%; vertical-align: top; margin: .4em .8em 0 0 }
+</style>
+<h1>{{ title }}</h1>
+<p>{{ remark }}</p>
+<form><input type="search" placeholder="find units or words" aria-label="find units or words">
+<select aria-label="order"><option value="unit">by unit</option>
+<option value="peak">strongest peak first</option></select>
+</form>
+<main>
+{% for card in cards %}
+<article data-unit="{{ loop.index0 }}" data-peak="{{ card.peaks[0] }}">
+<h2>{{ card.name }}<small>peaks {{ "%.4g"|format(card.peaks[0]) }} to {{ "%.4g"|format(card.peaks[-1]) }}, on above {{
+ "%.4g"|format(card.threshold) }}</small></h2>
+{% if card.explanations %}
+<dl>{% for method, words in card.explanations.items() %}<dt>{{ method }}</dt><dd>{{ words }}</dd>{% endfor %}</dl>
+{% endif %}
+{% for picture in card.pictures %}
+<img loading="lazy" src="{{ picture }}" alt="{{ card.name }}, {{ picture }}">
+{% endfor %}
+</article>
+{% endfor %}
+</main>
+<script>
+const cards = [...document.querySelectorAll("article")], main = document.querySelector("main");
+document.querySelector("input").oninput = e => cards.forEach(card => {
+  card.hidden = !card.textContent.toLowerCase().includes(e.target.value.toLowerCase()) });
+document.querySelector("select").onchange = e => main.append(...cards.sort((a, b) => e.target.value == "peak"
+  ? b.dataset.peak - a.dataset.peak : a.dataset.unit - b.dataset.unit));
+document.querySelector("form").onsubmit = () => false;
+</script>
+"""

@@ -1,5 +1,6 @@
 """The linear head of a network, its weights compared with what methods say of the units that it reads."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,26 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.report.figures import write_figure
-from neuronx.report.head_figures import alignment_figure, named_by_unit_figure
-from neuronx.report.head_weights import Alignment, NamedByUnit, align_weights, description, name_by_unit
-from neuronx.report.text_similarity import similarity_by_name, similarity_of_texts
+from neuronx.report.figures import COLOURS, FLOOR, laid_out, write_figure
+from neuronx.report.head_weights import (
+    Alignment,
+    NamedByUnit,
+    align_weights,
+    description,
+    name_by_unit,
+    similarity_by_name,
+    similarity_of_texts,
+)
 from neuronx.types import Explanation, TrainerFactory
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
+
+ROW, GAP = 24, 84
+"""Pixels: of a row of a table, and between a panel and the next."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +95,9 @@ def study_head(
     alignment, named = {}, {}
     for method, explanations in explained.items():
         said = [""] * head.weight.shape[1]
-        for one in explanations:
-            if one.unit.layer == layer and one.unit.part is None:
-                said[one.unit.index] = description(one)
+        for explanation in explanations:
+            if explanation.unit.layer == layer and explanation.unit.part is None:
+                said[explanation.unit.index] = description(explanation)
         similar = similarity_by_name(said, names) if embed is None else similarity_of_texts(embed, said, names)
         alignment[method] = align_weights(head.weight, similar, said, names)
         named[method] = name_by_unit(head.weight, bias, values, similar, said, names, labels)
@@ -99,3 +111,108 @@ def write_head_study(study: HeadStudy, folder: str | Path) -> list[Path]:
         write_figure(alignment_figure(study.alignment), Path(folder) / f"head_weights_{of}"),
         write_figure(named_by_unit_figure(study.named), Path(folder) / f"named_by_unit_{of}"),
     ]
+
+
+def alignment_figure(alignments: Mapping[str, Alignment]) -> "Figure":
+    """Mean similarity of description and class over the largest weights, one line a method, and its largest weights.
+
+    Args:
+        alignments: By name of the method, all with one similarity.
+    """
+    from plotly.graph_objects import Figure, Table
+    from plotly.subplots import make_subplots
+
+    if not alignments:
+        return Figure()
+    heights = [380, *(ROW * (len(alignment.links) + 1) + 14 for alignment in alignments.values())]
+    full = sum(heights) + GAP * len(alignments)
+    figure = make_subplots(
+        rows=1 + len(alignments),
+        cols=1,
+        specs=[[{"type": "xy"}], *([{"type": "table"}] for _ in alignments)],
+        row_heights=heights,
+        subplot_titles=["", *(f"{method}: the {len(one.links)} largest weights" for method, one in alignments.items())],
+        vertical_spacing=GAP / full,
+    )
+    for place, (method, alignment) in enumerate(alignments.items()):
+        colour = COLOURS[place % len(COLOURS)]
+        sizes, similarity = list(alignment.sizes), list(alignment.similarity)
+        figure.add_scatter(
+            x=sizes,
+            y=similarity,
+            name=f"{method} (r {alignment.pearson:+.3f})",
+            line={"color": colour, "width": 2.5},
+            mode="lines+markers",
+            hovertemplate="the %{x:,} largest weights: %{y:.3f}",
+            row=1,
+            col=1,
+        )
+        figure.add_scatter(
+            x=[sizes[0], sizes[-1]],
+            y=[similarity[-1], similarity[-1]],
+            name=f"{method}, all weights",
+            line={"color": colour, "dash": "dot", "width": 1.2},
+            mode="lines",
+            showlegend=False,
+            hoverinfo="skip",
+            row=1,
+            col=1,
+        )
+        columns = {
+            "weight": [f"{link.weight:.4f}" for link in alignment.links],
+            "unit": [str(link.unit) for link in alignment.links],
+            "description": [link.description for link in alignment.links],
+            "class": [link.class_name for link in alignment.links],
+            "similarity": [f"{link.similarity:.3f}" for link in alignment.links],
+        }
+        style = {"align": "left", "height": ROW, "line_color": "#e5e7eb"}
+        table = Table(
+            header={"values": [f"<b>{name}</b>" for name in columns], "fill_color": "#f3f4f6", **style},
+            cells={"values": list(columns.values()), "fill_color": "white", **style},
+            columnwidth=[1, 1, 4, 4, 1],
+        )
+        figure.add_trace(table, row=2 + place, col=1)
+    ticks = sorted({size for alignment in alignments.values() for size in alignment.sizes[:-1]})
+    figure.update_xaxes(type="log", title_text="number of weights, largest first", tickvals=ticks, row=1, col=1)
+    figure.update_yaxes(title_text="similarity of description and class", row=1, col=1)
+    return laid_out(
+        figure,
+        "Do large weights join units and classes of like meaning?",
+        "mean similarity over the largest weights; dotted: over all",
+        height=full + 140,
+        margin={"t": 100, "b": 40},
+    )
+
+
+def named_by_unit_figure(named: Mapping[str, NamedByUnit]) -> "Figure":
+    """How often the description of the unit that contributes most names the class, one group of bars a method."""
+    from plotly.graph_objects import Figure
+
+    figure = Figure()
+    for name, colour, shares in (
+        ("is the network's prediction", COLOURS[0], [one.equal_to_prediction for one in named.values()]),
+        ("is the label", COLOURS[2], [one.equal_to_label for one in named.values()]),
+        ("is the prediction, for a unit drawn at random", FLOOR, [one.chance for one in named.values()]),
+    ):
+        if not all(math.isnan(share) for share in shares):
+            figure.add_bar(
+                x=list(named),
+                y=[100 * share for share in shares],
+                name=name,
+                marker_color=colour,
+                text=[f"{100 * share:.1f}" for share in shares],
+                textposition="outside",
+                cliponaxis=False,
+            )
+    accuracy = [one.accuracy for one in named.values() if not math.isnan(one.accuracy)][:1]
+    right = f"; the network itself is right on {100 * accuracy[0]:.1f} %" if accuracy else ""
+    images = len(next(iter(named.values())).predicted) if named else 0
+    return laid_out(
+        figure,
+        "The class that the strongest unit's description names",
+        f"{images:,} images{right}",
+        yaxis={"title": "images (%)", "rangemode": "tozero"},
+        barmode="group",
+        height=460,
+        margin={"t": 100},
+    )

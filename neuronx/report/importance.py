@@ -1,7 +1,7 @@
-"""Importance of units as people read it: table 1 of Linear Explanations, its curves, and a file."""
+"""How much of a unit's effect lies in its top images: table 1 of Linear Explanations, and its curves."""
 
+import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,11 +10,9 @@ from rich.table import Column
 from rich.text import Text
 from torch import Tensor
 
-from neuronx.report.figures import COLOURS
+from neuronx.report.figures import COLOURS, laid_out
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.scoring.ablation.importance import Importance
-from neuronx.tables.csv import write_csv
-from neuronx.types import Cell
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -48,91 +46,67 @@ def importance_table(found: Sequence[Importance]) -> str:
 
 def importance_figure(found: Sequence[Importance]) -> "Figure":
     """One panel a network: the mean curve of each layer over the share of images, in a band of one deviation."""
-    from plotly.graph_objects import Figure, Scatter
+    from plotly.graph_objects import Figure
     from plotly.subplots import make_subplots
 
     by_target = _by_target(found)
     if not by_target:
         return Figure()
-    colours = {(one.target, one.layer): COLOURS[place % len(COLOURS)] for place, one in enumerate(found)}
     figure = make_subplots(1, len(by_target), subplot_titles=list(by_target), shared_yaxes=True)
+    colours = itertools.cycle(COLOURS)
     for col, of_target in enumerate(by_target.values(), start=1):
-        for one in of_target:
-            colour = colours[one.target, one.layer]
-            x = (100 * one.at).tolist()
-            mean, std = mean_and_std(one.curves)
+        for of_layer in of_target:
+            colour, x = next(colours), (100 * of_layer.at).tolist()
+            mean, std = mean_and_std(of_layer.curves)
             upper, lower = (mean + std).clamp(max=1), (mean - std).clamp(min=0)
-            figure.add_trace(
-                Scatter(
-                    x=[*x, *reversed(x)],
-                    y=(100 * torch.cat([upper, lower.flip(0)])).tolist(),
-                    fill="toself",
-                    fillcolor=_clear(colour),
-                    line={"width": 0},
-                    mode="lines",
-                    hoverinfo="skip",
-                    legendgroup=f"{col} {one.layer}",
-                    showlegend=False,
-                ),
+            figure.add_scatter(
+                x=[*x, *reversed(x)],
+                y=(100 * torch.cat([upper, lower.flip(0)])).tolist(),
+                fill="toself",
+                fillcolor=_clear(colour),
+                line={"width": 0},
+                mode="lines",
+                hoverinfo="skip",
+                legendgroup=f"{col} {of_layer.layer}",
+                showlegend=False,
                 row=1,
                 col=col,
             )
-            figure.add_trace(
-                Scatter(
-                    x=x,
-                    y=(100 * mean).tolist(),
-                    name=one.layer,
-                    legendgroup=f"{col} {one.layer}",
-                    mode="lines",
-                    line={"color": colour, "width": 2.5},
-                    hovertemplate="top %{x:.3g} %: %{y:.1f} % of the effect",
-                ),
+            figure.add_scatter(
+                x=x,
+                y=(100 * mean).tolist(),
+                name=of_layer.layer,
+                legendgroup=f"{col} {of_layer.layer}",
+                mode="lines",
+                line={"color": colour, "width": 2.5},
+                hovertemplate="top %{x:.3g} %: %{y:.1f} % of the effect",
                 row=1,
                 col=col,
             )
         even = (100 * of_target[0].at).tolist()
-        figure.add_trace(
-            Scatter(
-                x=even,
-                y=even,
-                name="every image alike",
-                legendgroup="even",
-                showlegend=col == 1,
-                mode="lines",
-                line={"color": "#6b7280", "dash": "dot", "width": 1.5},
-                hoverinfo="skip",
-            ),
+        figure.add_scatter(
+            x=even,
+            y=even,
+            name="every image alike",
+            legendgroup="even",
+            showlegend=col == 1,
+            mode="lines",
+            line={"color": "#6b7280", "dash": "dot", "width": 1.5},
+            hoverinfo="skip",
             row=1,
             col=col,
         )
-        figure.update_xaxes(
-            type="log", title_text="images, most activating first (%)", tickvals=_decades(even[0]), row=1, col=col
-        )
+        decades = [value for value in (0.001, 0.01, 0.1, 1.0, 10.0, 100.0) if value >= even[0] / 2]
+        title = "images, most activating first (%)"
+        figure.update_xaxes(type="log", title_text=title, tickvals=decades, row=1, col=col)
     figure.update_yaxes(title_text="share of the unit's effect (%)", range=[0, 101], row=1, col=1)
-    figure.update_layout(
-        template="plotly_white",
-        title={
-            "text": "How much of a unit's effect lies in its top images",
-            "subtitle": {"text": f"mean and standard deviation over units, on {found[0].images}", "font_size": 13},
-        },
+    return laid_out(
+        figure,
+        "How much of a unit's effect lies in its top images",
+        f"mean and standard deviation over units, on {found[0].images}",
         height=520,
         margin={"t": 110},
     )
-    return figure
-
-
-def write_importance(path: str | Path, found: Sequence[Importance]) -> Path:
-    """Writes one row a unit: target, layer, pool, unit, images, and a column for each cutoff, such as `top 2 %`.
-
-    All must have the same cutoffs. A unit without any effect has empty cells.
-    """
-    cutoffs = [f"top {100 * cutoff:g} %" for cutoff in found[0].cutoffs] if found else []
-    rows: list[list[Cell]] = [
-        [one.target, one.layer, one.pool, unit.index, one.images, *shares]
-        for one in found
-        for unit, shares in zip(one.units, one.shares.tolist(), strict=True)
-    ]
-    return write_csv(path, ["target", "layer", "pool", "unit", "images", *cutoffs], rows)
 
 
 def _by_target(found: Sequence[Importance]) -> dict[str, list[Importance]]:
@@ -151,7 +125,3 @@ def _clear(colour: str) -> str:
     """A colour such as #2a6fbb that lets others shine through."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.14)"
-
-
-def _decades(lowest: float) -> list[float]:
-    return [value for value in (0.001, 0.01, 0.1, 1.0, 10.0, 100.0) if value >= lowest / 2]

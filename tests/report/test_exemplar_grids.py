@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from neuronx.recording.pictures import Gallery
+from neuronx.recording.ranges import activation_ranges
 from neuronx.report import exemplar_grids
 from neuronx.report import tiles as drawing
-from neuronx.report.exemplar_grids import Drawn, contact_sheet, in_words, show_exemplars
+from neuronx.report.exemplar_grids import SIDE, Drawn, contact_sheet, draw_ranges, in_words, show_exemplars
 from neuronx.report.tiles import DIMMED, GAP, OUTLINE, Strip, sheet, spread, tiles
 from neuronx.types import Explanation, Unit
 
@@ -130,3 +132,19 @@ def test_a_sheet_shows_what_is_asked_for(run):
     assert drawn.units == [0, 2] and drawn.masks is not None
     narrow = contact_sheet(drawn, {}, units=1, exemplars=2, side=70)
     assert narrow.size == (GAP + 2 * (70 + GAP), 10 + 9 + 70 + 3 * GAP)
+
+
+def test_each_range_is_a_row_of_its_images(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(exemplar_grids, "Strip", lambda *row: said.append(row[:2]) or Strip(*row))
+    values = torch.arange(20.0, 0.0, -1)[:, None].expand(-1, 2)
+    ranges = activation_ranges(values, ranks=((0, 2), (2, 20)), n=4)
+    images = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, SIDE, SIDE), np.uint8)
+    paths = draw_ranges(ranges, 20, [3, 7], Gallery(torch.arange(20), images), tmp_path)
+    assert [path.name for path in paths] == ["unit_3_ranges.png", "unit_7_ranges.png"]
+    assert said[:2] == [("Top 0%-10%", "activations 19 to 20"), ("Top 10%-100%", "activations 1 to 18")]
+    drawn = np.asarray(Image.open(paths[1]))
+    assert drawn.shape[1] == GAP + 4 * (SIDE + GAP)
+    line = drawn.shape[0] // 2 - SIDE // 2  # through the first row
+    first = [int(drawn[line, GAP + column * (SIDE + GAP) + 5, 0]) for column in range(4)]
+    assert first == [0, 1, 255, 255], "the first range has two images only"

@@ -6,8 +6,7 @@ from torch import nn
 
 from neuronx.data.in_memory import probe_of
 from neuronx.errors import UserError
-from neuronx.report.head_figures import alignment_figure, named_by_unit_figure
-from neuronx.report.head_study import study_head, write_head_study
+from neuronx.report.head_study import alignment_figure, named_by_unit_figure, study_head, write_head_study
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Explanation, Unit

@@ -5,8 +5,14 @@ import pytest
 import torch
 
 from neuronx.errors import UserError
-from neuronx.report.head_weights import align_weights, description, name_by_unit
-from neuronx.report.text_similarity import similarity_by_name, similarity_in_space, similarity_of_texts
+from neuronx.report.head_weights import (
+    align_weights,
+    description,
+    name_by_unit,
+    similarity_by_name,
+    similarity_in_space,
+    similarity_of_texts,
+)
 from neuronx.types import Explanation, Unit
 
 CLASSES = ("cat", "dog", "car")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from neuronx.errors import UserError
-from neuronx.report.score_fit import fit_scores, pair_scores, score_fit_figure, write_score_fit
+from neuronx.report.figures import fit_scores, pair_scores, score_fit_figure, write_score_fit
 from neuronx.scoring.stored import Stored
 from neuronx.tables.explanations import read_files
 from neuronx.types import Score, Unit

@@ -10,7 +10,7 @@ from torch import nn
 
 from neuronx.data.in_memory import probe_of
 from neuronx.errors import UserError
-from neuronx.report.importance import importance_figure, importance_table, mean_and_std, write_importance
+from neuronx.report.importance import importance_figure, importance_table, mean_and_std
 from neuronx.scoring.ablation.importance import (
     CUTOFFS,
     Importance,
@@ -122,12 +122,6 @@ def test_the_figure_has_a_band_and_a_curve_for_each_layer():
     ]
     assert all(math.isfinite(y) for trace in figure.data for y in trace.y)
     assert not importance_figure([]).data
-
-
-def test_the_file_has_a_row_a_unit(tmp_path):
-    lines = write_importance(tmp_path / "importance.csv", [found()]).read_text().splitlines()
-    assert lines[0].startswith("target,layer,pool,unit,images,top 0.03 %,") and len(lines) == 7
-    assert lines[1] == "net,layer4,avg,0,probe:400,,,,,,"
 
 
 def classifier(linear):
