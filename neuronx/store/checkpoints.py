@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -87,7 +86,7 @@ def load(name: str | Path) -> Any:
             found = getattr(import_module(module), function, None)
         except ModuleNotFoundError:
             found = None
-        if isinstance(found, FunctionType) and found.__module__ == module:
+        if callable(found) and getattr(found, "__module__", "") == module:
             return found(path)
     raise UserError(
         f'The card {path.with_suffix(".json")} has "load": "{place}"; expected a function `load` of neuronx, such as '

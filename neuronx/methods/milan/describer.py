@@ -184,7 +184,8 @@ def encoder_of(
         return RegionEncoder(_normalising(target), tuple(taps or usual), None, published_masks)
     part = network if isinstance(network, Target) else _trained_part(network)
     if isinstance(part, Clip):
-        tower, layers = part.model.visual, dict.fromkeys(PYRAMID[-2:], "avg")
+        tower = part.model.visual
+        layers = {name: "avg" for name, _ in tower.named_modules() if name.rpartition(".")[2] in PYRAMID[-2:]}
         side = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
         target = Target(checkpoints.find(str(network)).stem, tower, part.transform, layers, input_size=side)
         return RegionEncoder(target, tuple(taps or layers), side, published_masks, part.identity)
@@ -276,7 +277,7 @@ def load(weights: str | Path, key: str = "base", encoder: Any = None, published_
     Raises:
         UserError: No such file or name; no captioner; an encoder that does not fit.
     """
-    if str(weights) == "published" or Path(weights).suffix in (".pth", ".pt"):
+    if is_published(weights):
         return _published(weights, key, encoder, published_masks)
     path = checkpoints.find(weights)
     state, card = checkpoints.read(weights)
@@ -290,6 +291,13 @@ def load(weights: str | Path, key: str = "base", encoder: Any = None, published_
     captioner.eval().requires_grad_(False)
     found = _encoder(path, card, encoder, published_masks)
     return Describer(captioner, found, path.stem, domain=card.get("domain", ""))
+
+
+def is_published(weights: "str | Path | Describer") -> bool:
+    """Whether these are weights, or the file, of a published captioner."""
+    return not isinstance(weights, Describer) and (
+        str(weights) == "published" or Path(weights).suffix in (".pth", ".pt")
+    )
 
 
 def pretrained(name: str | Path = "base", encoder: Any = None) -> Describer:

@@ -1,9 +1,9 @@
 """MILAN as a method: each unit is described by a sentence, written from what it fires on (Hernandez et al., 2022)."""
 
-import json
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +16,14 @@ from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.milan import describer
 from neuronx.methods.milan.captioner import Captioner, Captions
-from neuronx.methods.milan.describer import Describer
-from neuronx.methods.milan.exemplar_source import ExemplarSource, prepare
+from neuronx.methods.milan.describer import Describer, encoder_of, is_published
 from neuronx.methods.milan.features import encode
 from neuronx.methods.milan.writing import Notes, Subject, Told, written
 from neuronx.recording.exemplars import Exemplars, find_exemplars
+from neuronx.recording.gather import gather
+from neuronx.recording.maps import masks
+from neuronx.recording.pictures import View, view
 from neuronx.recording.whole import whole_images
-from neuronx.store import checkpoints
 from neuronx.store.cache import digest
 from neuronx.targets.identity import module_digest
 from neuronx.types import Explanation, Plain, TrainerFactory
@@ -36,6 +37,81 @@ log = logging.getLogger(__name__)
 
 SIDE = 224
 """Of exemplars for an encoder that takes pictures of any size, as published."""
+
+
+@dataclass(eq=False)
+class ExemplarSource:
+    """Pictures as the network sees them, without normalisation, and where its units fire in them.
+
+    Attributes:
+        exemplars: Of a layer.
+        units: (U,) int64, the units that are asked for.
+        target: The network.
+        probe: The images.
+        size: Side of pictures and masks.
+        maps: (U, k, h, w), filled by `prepare`; none of a layer without positions, whose masks are whole images.
+    """
+
+    exemplars: "Exemplars"
+    units: Tensor
+    target: "Target"
+    probe: "Probe"
+    size: int
+    maps: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> Plain:
+        """Everything that decides the pictures and the masks of these units."""
+        content = hashlib.sha256()
+        for part in (self.exemplars.rows[self.units], self.exemplars.thresholds[self.units], self.units):
+            content.update(part.contiguous().numpy().tobytes())
+        return {
+            "network": self.target.digest,
+            "prefix": self.target.prefix_tokens,
+            "layer": self.exemplars.layer,
+            "images": self.probe.fingerprint,
+            "view": repr(self.view),
+            "exemplars": content.hexdigest(),
+        }
+
+    @property
+    def count(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+    @property
+    def view(self) -> View:
+        """How pictures are shown."""
+        return view(self.target.transform, self.size)
+
+    @property
+    def fires(self) -> Tensor:
+        """(U,) bool, whether a unit is above its threshold anywhere; if not, all of its masks are empty."""
+        return self.exemplars.peaks[self.units, 0] > self.exemplars.thresholds[self.units]
+
+    def pictures(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images (B, k, 3, S, S) and masks (B, k, 1, S, S), both uint8, of some of the units."""
+        some = torch.tensor(list(rows), dtype=torch.int64)
+        wanted, place = self.exemplars.rows[self.units[some]].unique(return_inverse=True)
+        loaded, shown = self.probe.load(wanted.tolist()), self.view
+        images = shown(loaded) if isinstance(loaded, Tensor) else torch.stack([shown(image) for image in loaded])
+        if self.maps is None:
+            return images[place], torch.ones(*place.shape, 1, self.size, self.size, dtype=torch.uint8)
+        thresholds = self.exemplars.thresholds[self.units[some]]
+        # A threshold for each unit, which `masks` looks for on the second axis.
+        cut = masks(self.maps[some].transpose(0, 1), thresholds, (self.size, self.size)).transpose(0, 1)
+        return images[place], cut.unsqueeze(2).byte()
+
+
+def prepare(sources: Sequence[ExemplarSource], trainer: TrainerFactory) -> None:
+    """Records the network's maps on the exemplars of several layers, in one pass; every process gets all of them."""
+    if not sources:
+        return
+    exemplars = {source.exemplars.layer: source.exemplars for source in sources}
+    units = {source.exemplars.layer: source.units for source in sources}
+    maps, _ = gather(exemplars, units, sources[0].target, sources[0].probe, trainer)
+    for source in sources:
+        source.maps = maps.get(source.exemplars.layer)
 
 
 class Milan:
@@ -95,7 +171,6 @@ class Milan:
         self.weights, self.key, self.encoder, self.published_masks = weights, key, encoder, published_masks
         self.k, self.quantile, self.masked = k, quantile, float(masked)
         self.clip = clip if rerank == "clip" else None
-        self.eye = _eye(weights, encoder)
         given = {"strategy": strategy, "pmi": pmi, "temperature": temperature, "beam_size": beam_size, "length": length}
         self.options = {name: value for name, value in given.items() if value is not None}
         if self.clip is not None:
@@ -110,9 +185,12 @@ class Milan:
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """Digests of the CLIPs that it sees through or reranks by."""
-        sees = () if self.eye is None else (checkpoints.load(self.eye).identity,)
-        return sees + (() if self.clip is None else self.clip.encoders)
+        """Digests of the CLIPs that it sees through or reranks by; published captioners see through none."""
+        if self.encoder is not None:
+            own = encoder_of(self.encoder).clip
+        else:
+            own = "" if is_published(self.weights) else self.describer.encoder.clip
+        return tuple(filter(None, (own, *(() if self.clip is None else self.clip.encoders))))
 
     def check(self, probe: "Probe") -> None:
         """Raises Unsuitable where the captioner knows pictures of another kind.
@@ -135,46 +213,48 @@ class Milan:
             self.check(probe)
         except Unsuitable as reason:
             log.warning("%s Its words are about the pictures that it knows.", reason)
-        found = self._exemplars(target, probe, trainer)
         size = self.describer.encoder.side or SIDE
         sources = [
-            ExemplarSource(one, torch.tensor(target.units_of(layer, len(one.units))).long(), target, probe, size)
-            for layer, one in found.items()
+            ExemplarSource(
+                exemplars, torch.tensor(target.units_of(layer, len(exemplars.units))).long(), target, probe, size
+            )
+            for layer, exemplars in self._exemplars(target, probe, trainer).items()
         ]
         # Units that never fire are left out: their masks are empty, and there is nothing to describe.
         fire = [source.fires.nonzero().squeeze(1) for source in sources]
         places = torch.cat([torch.stack([torch.full_like(rows, at), rows], 1) for at, rows in enumerate(fire)])
-        features = encode(sources, places, self.describer.encoder, trainer, prepare=_look(sources, trainer))
-        seen = self._seen(sources, places, probe, trainer)
+        features = encode(sources, places, self.describer.encoder, trainer, prepare=_preparing(sources, trainer))
+        similar = self._clip_features(sources, places, probe, trainer)
 
         def write(captioner: Captioner, units: Tensor) -> list[Told]:
-            told = replace(self.describer, captioner=captioner).write(features[units], **self.options)
-            if self.clip is None or seen is None:
-                scores = told.scores.tolist()
-                return [(text, (("score", score),)) for text, score in zip(told.captions, scores, strict=True)]
-            return most_similar(told, self.describer, self.clip, seen(units))
+            captions = replace(self.describer, captioner=captioner).write(features[units], **self.options)
+            if self.clip is None or similar is None:
+                scores = captions.scores.tolist()
+                return [(text, (("score", score),)) for text, score in zip(captions.captions, scores, strict=True)]
+            return most_similar(captions, self.describer, self.clip, similar(units))
 
         starts = torch.tensor([0, *map(len, fire)]).cumsum(0).tolist()
-        of = [
-            Subject(one.key, torch.arange(*part)) for one, part in zip(features.entries, pairwise(starts), strict=True)
+        subjects = [
+            Subject(place.key, torch.arange(*part))
+            for place, part in zip(features.entries, pairwise(starts), strict=True)
         ]
-        told = written(of, self.describer.captioner, self._how, write, trainer)
-        made_by = self.encoders
-        return [
-            replace(_explanation(source, row, *said.get(row, ("", ()))), made_by=made_by)
-            for source, rows, texts in zip(sources, fire, told, strict=True)
-            for said in (dict(zip(rows.tolist(), texts, strict=True)),)
-            for row in range(source.count)
-        ]
+        texts = written(subjects, self.describer.captioner, self._how, write, trainer)
+        explanations, made_by = [], self.encoders
+        for source, rows, told in zip(sources, fire, texts, strict=True):
+            captions = dict(zip(rows.tolist(), told, strict=True))
+            for row in range(source.count):
+                explanation = _explanation(source, row, *captions.get(row, ("", ())))
+                explanations.append(replace(explanation, made_by=made_by))
+        return explanations
 
     def _exemplars(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> dict[str, Exemplars]:
         """What units fire on. A class token is about no place: its exemplars count as a whole, by its own value."""
         how: dict[str, Any] = {"k": self.k, "quantile": self.quantile}
         whole = {layer: pool for layer, pool in target.layers.items() if pool == "first"}
         placed = [layer for layer in target.layers if layer not in whole]
-        found = find_exemplars(target, probe, trainer, placed, **how) if placed else {}
-        found |= whole_images(target, probe, trainer, whole, **how) if whole else {}
-        return {layer: found[layer] for layer in target.layers}
+        exemplars = find_exemplars(target, probe, trainer, placed, **how) if placed else {}
+        exemplars |= whole_images(target, probe, trainer, whole, **how) if whole else {}
+        return {layer: exemplars[layer] for layer in target.layers}
 
     @property
     def _how(self) -> dict[str, Plain]:
@@ -190,10 +270,10 @@ class Milan:
             "clip": clip,
         }
 
-    def _seen(
+    def _clip_features(
         self, sources: Sequence[ExemplarSource], places: Tensor, probe: "Probe", trainer: TrainerFactory
     ) -> Callable[[Tensor], Tensor] | None:
-        """From units (n,) to what the CLIP sees in their exemplars, (n, k, E); None without a CLIP."""
+        """From units (n,) to the embeddings of their exemplars (n, k, E) by the reranking CLIP; None without one."""
         if self.clip is None:
             return None
         whole = self.clip.embed_images(probe, trainer)
@@ -203,39 +283,22 @@ class Milan:
         if not self.masked:
             return lambda units: whole[rows[units]]
         masks = MaskedClip(self.clip.encoder.image_target(self.clip.name), self.describer.encoder.published_masks)
-        parts = encode(sources, places, masks, trainer, prepare=_look(sources, trainer))
+        parts = encode(sources, places, masks, trainer, prepare=_preparing(sources, trainer))
         return lambda units: torch.lerp(whole[rows[units]], parts[units], self.masked)
 
 
-def _eye(weights: Any, encoder: Any) -> str | Path | None:
-    """The trained CLIP through whose image encoder a captioner sees: it cannot judge the captions."""
-    seen: Any = weights.encoder if isinstance(weights, Describer) else encoder
-    network = getattr(seen, "name", seen) or _card(weights).get("encoder", {}).get("network")
-    if isinstance(network, str | Path) and "vision" in _card(network):
-        return network
-    return None
-
-
-def _card(name: str | Path) -> dict[str, Any]:
-    """Of a trained part; empty for anything else."""
-    try:
-        return json.loads(checkpoints.find(name).with_suffix(".json").read_text())
-    except (UserError, OSError, ValueError):
-        return {}
-
-
-def _look(sources: Sequence[ExemplarSource], trainer: TrainerFactory) -> Callable[[Sequence[int]], None]:
+def _preparing(sources: Sequence[ExemplarSource], trainer: TrainerFactory) -> Callable[[Sequence[int]], None]:
     """Prepares some of the sources, those that are not yet."""
     return lambda missing: prepare([sources[at] for at in missing if sources[at].maps is None], trainer)
 
 
-def most_similar(told: Captions, by: Describer, clip: "Clip", images: Tensor) -> list[Told]:
+def most_similar(captions: Captions, by: Describer, clip: "Clip", images: Tensor) -> list[Told]:
     """Of each unit's beam the caption with the largest mean cosine to its exemplars; of equals the first.
 
     One without words only where there is no other.
 
     Args:
-        told: With beams of W captions.
+        captions: With beams of W captions.
         by: Who wrote them.
         clip: Whose embeddings are compared.
         images: (U, k, E) embeddings of the exemplars.
@@ -243,7 +306,7 @@ def most_similar(told: Captions, by: Describer, clip: "Clip", images: Tensor) ->
     Returns:
         Captions, with the score in the beam and the mean cosine as notes.
     """
-    beams: Any = told.beams
+    beams: Any = captions.beams
     tokens = beams.tokens
     texts = by.captioner.vocabulary.sentences(tokens.flatten(0, 1))
     distinct = list(dict.fromkeys(texts))
@@ -254,7 +317,7 @@ def most_similar(told: Captions, by: Describer, clip: "Clip", images: Tensor) ->
     cosines = (images.float().mean(1) @ embedded.float().T).gather(1, index)
     blank = torch.tensor([not text for text in distinct])[index]
     best = cosines.masked_fill(blank, -2).max(1, keepdim=True).indices
-    chosen, scores, similar = (one.gather(1, best)[:, 0].tolist() for one in (index, beams.scores.cpu(), cosines))
+    chosen, scores, similar = (x.gather(1, best)[:, 0].tolist() for x in (index, beams.scores.cpu(), cosines))
     return [
         (distinct[i], (("score", score), ("clip", cosine)))
         for i, score, cosine in zip(chosen, scores, similar, strict=True)

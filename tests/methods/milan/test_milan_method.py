@@ -1,4 +1,3 @@
-import json
 import sys
 from pathlib import Path
 
@@ -107,7 +106,7 @@ def test_units_that_never_fire_are_not_described(describer, probe, trainer):
     silent = {i for i in range(len(own.units)) if own.peaks[i, 0] <= own.thresholds[i]}
     assert silent <= {one.unit.index for one in found if not one.terms}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuronx.methods.milan.exemplar_source.ExemplarSource.fires", torch.zeros(len(own.units)).bool())
+        patch.setattr("neuronx.methods.milan.method.ExemplarSource.fires", torch.zeros(len(own.units)).bool())
         assert all(not one.terms for one in Milan(describer, k=3).explain(target, probe, trainer))
 
 
@@ -176,16 +175,17 @@ def test_mistakes_are_said(describer, target, probe, trainer):
         Milan(describer, rerank="clip", clip=ShapesClip(pretrained="shapes_judge"), strategy="greedy")
 
 
-def test_the_clip_that_it_sees_through_cannot_judge(probe, tmp_path):
-    card = {"encoder": {"network": "shapes_explainer"}}
-    (tmp_path / "words.json").write_text(json.dumps(card))
-    (tmp_path / "words.safetensors").touch()
-    seeing = Milan(tmp_path / "words.safetensors")
+def test_the_clip_that_it_sees_through_cannot_judge(probe, tmp_path, describer):
+    explainer, judge = ShapesClip(pretrained="shapes_explainer"), ShapesClip(pretrained="shapes_judge")
+    shipped = Milan("milan_base")
+    assert shipped.encoders == explainer.encoders
     with pytest.raises(UserError, match="judge shapes_explainer has made the explanations of milan"):
-        check_judge(ShapesClip(pretrained="shapes_explainer"), probe, [("milan", *seeing.encoders)])
-    check_judge(ShapesClip(pretrained="shapes_judge"), probe, [("milan", *seeing.encoders)])
-    assert not Milan(tmp_path / "words.safetensors", encoder="shapes_resnet").encoders
-    assert Milan("none", encoder="shapes_judge").encoders == ShapesClip(pretrained="shapes_judge").encoders
+        check_judge(explainer, probe, [("milan", *shipped.encoders)])
+    check_judge(judge, probe, [("milan", *shipped.encoders)])
+    assert not Milan(describer).encoders, "a classifier is no judge"
+    assert not Milan("milan_base", encoder="shapes_resnet").encoders
+    assert Milan("milan_base", encoder="shapes_judge").encoders == judge.encoders
+    assert Milan(describer, rerank="clip", clip=judge).encoders == judge.encoders
     assert not Milan("published").encoders
 
 
