@@ -4,13 +4,13 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from neuronx.report.loggers import found_pictures
+from neuronx.report.loggers import TakesPictures, found_pictures
 
 
 class ExemplarGrid(Callback):
     """Logs the pictures of a run's folder when fitting, testing or predicting ends.
 
-    A logger that knows images (W&B) gets each under the key `pictures/<place in the folder>`, as an evaluation does;
+    A logger that takes pictures (W&B) gets each under the key `pictures/<place in the folder>`, as an evaluation does;
     others get nothing, since the pictures are files already. Pictures are sent to nobody unless asked for.
 
     Args:
@@ -37,6 +37,6 @@ class ExemplarGrid(Callback):
         if not self.images or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
+            if isinstance(logger, TakesPictures):
                 for key, path in found_pictures(self.folder).items():
                     logger.log_image(key, [str(path)])

@@ -1,25 +1,31 @@
 """Shows the explanations that a module found in whatever its trainer logs to."""
 
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from lightning import Callback, LightningModule, Trainer
 
+from neuronx.report.loggers import TakesTables
+from neuronx.report.shown import explanations_table
 from neuronx.tables.explanations import write_explanations
 from neuronx.types import Explanation
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A module that finds explanations, such as `LinearHeads`."""
+
+    def explanations(self) -> list[Explanation]:
+        """Those found so far."""
+        ...
 
 
 class ExplanationTable(Callback):
     """Logs a table of explanations when fitting or testing ends.
 
-    A logger that knows tables (W&B) gets one under the key `explanations`; one that has a folder (CSV) gets the file
+    A logger that takes tables (W&B) gets one under the key `explanations`; one that has a folder (CSV) gets the file
     `explanations.csv`.
-
-    Args:
-        attribute: Where the module keeps its `list[Explanation]`, or the method that makes it.
     """
-
-    def __init__(self, attribute: str = "explanations") -> None:
-        self.attribute = attribute
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs what was found by fitting."""
@@ -30,23 +36,12 @@ class ExplanationTable(Callback):
         self._log(trainer, pl_module)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = getattr(pl_module, self.attribute, None)
-        explanations = found() if callable(found) else found
+        explanations = pl_module.explanations() if isinstance(pl_module, Explains) else []
         if not explanations or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
-            if hasattr(logger, "log_table"):
-                columns, rows = table(explanations)
+            if isinstance(logger, TakesTables):
+                columns, rows = explanations_table(explanations)
                 logger.log_table("explanations", columns=columns, data=rows)
             elif logger.log_dir is not None:
                 write_explanations(Path(logger.log_dir) / "explanations.csv", explanations)
-
-
-def table(explanations: list[Explanation]) -> tuple[list[str], list[list[str | int | float | None]]]:
-    """Columns and rows for people: layer, unit, explanation in words, and every number noted."""
-    notes = list(dict.fromkeys(name for one in explanations for name, _ in one.notes))
-    rows: list[list[str | int | float | None]] = [
-        [one.unit.layer, one.unit.index, one.unit.part, str(one), *(dict(one.notes).get(name) for name in notes)]
-        for one in explanations
-    ]
-    return ["layer", "unit", "part", "explanation", *notes], rows

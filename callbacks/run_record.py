@@ -1,12 +1,22 @@
 """Writes down what a training run was, when it starts and when it ends."""
 
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from lightning import Callback, LightningModule, Trainer
 
 from neuronx.report.record import now, write_record
 from neuronx.types import Plain
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """Images that can be told from others, such as a `Probe`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all of them."""
+        ...
 
 
 class RunRecord(Callback):
@@ -44,8 +54,8 @@ class RunRecord(Callback):
     def _write(self, trainer: Trainer, **ending: str | None) -> None:
         if not trainer.is_global_zero:
             return
-        data: Any = getattr(trainer, "datamodule", None)
-        images = {"images": data.fingerprint} if hasattr(data, "fingerprint") else {}
+        data = getattr(trainer, "datamodule", None)  # Lightning sets it when there is one
+        images = {"images": data.fingerprint} if isinstance(data, Identified) else {}
         given = self.facts.get("fingerprints") or {}
         facts: dict[str, Plain] = {
             **self.facts,

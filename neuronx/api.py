@@ -1,186 +1,498 @@
-"""neuronx from Python: explain the units of any module on any pictures, and score explanations, in one call each."""
+"""neuronx from Python: study the units of any network on any pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-from torch.utils.data import Dataset
-
-from neuronx.errors import UserError, unknown
-from neuronx.recording.trainer import make
-from neuronx.types import Explanation, Judge, Method, Score, TrainerFactory, as_found
+from neuronx.errors import UserError, brief, first_line, in_python, unknown
+from neuronx.types import Explanation, Found, Judge, Method, Score, Scorer, TrainerFactory, Unit, WordList
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
+
     from neuronx.concepts.clip import Clip
     from neuronx.data.probe import Probe
+    from neuronx.report.leaderboard import LeaderboardRow
+    from neuronx.report.shown import Shown
     from neuronx.targets.target import Target
 
-METHODS = ("le_label", "le_clip", "clip_dissect", "net_dissect", "compositional")
-SIMS = ("correlation", "ablation")
+
+class Study:
+    """A network on pictures: its units are explained, the explanations scored, the units looked at.
+
+    `neuronx.study` makes one. What it found so far is in `explanations` (by method) and `scores`; each call gives back
+    a list that shows as a table and becomes a pandas frame by `.frame()`.
+
+    Attributes:
+        target: The network.
+        probe: The pictures; methods see train and val, scores test.
+        explanations: What methods said so far, by their names.
+        scores: Of these explanations.
+    """
+
+    def __init__(
+        self,
+        target: "Target",
+        probe: "Probe",
+        trainer: TrainerFactory | None = None,
+        configs: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        from neuronx.command.registry import Registry
+        from neuronx.data.latents import images_of
+        from neuronx.recording.trainer import make
+
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise UserError(f"seed={seed!r} is no whole number.")
+        if trainer is not None and not callable(trainer):
+            raise UserError(
+                f"trainer={brief(trainer)} is not callable: give functools.partial(lightning.Trainer, ...)."
+            )
+        folder = None if configs is None else Path(configs)
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"There is no folder {folder} (given as configs).")
+        self.target, self.probe = target, images_of(target, probe)
+        self.trainer: TrainerFactory = trainer or make
+        self.registry = Registry(self.probe.domain, folder, seed)
+        self.found: dict[str, Found] = {}
+        self.scored: dict[tuple[str, str], list[Score]] = {}
+        self.tables: dict[str, Any] = {}
+
+    @property
+    def explanations(self) -> dict[str, "Shown[Explanation]"]:
+        """What methods said so far, by their names."""
+        from neuronx.report import shown
+
+        return {name: shown.explanations(found.explanations, found.samples) for name, found in self.found.items()}
+
+    @property
+    def scores(self) -> "Shown[Score]":
+        """The scores of these explanations so far."""
+        from neuronx.report import shown
+
+        return shown.scores(row for rows in self.scored.values() for row in rows)
+
+    @in_python
+    def explain(
+        self,
+        method: str | Method = "le_label",
+        *,
+        words: Sequence[str] | str | Path | WordList | None = None,
+        clip: "str | Clip | None" = None,
+        describe: str | Method | None = None,
+        **options: Any,
+    ) -> "Shown[Explanation]":
+        """Explains the units.
+
+        Args:
+            method: A name of `configs/explain/`: le_label (needs labels), le_clip, clip_dissect, net_dissect or
+                compositional (need pixel labels), milan, pure; or an object with `explain(target, probe, trainer)`.
+            words: For le_clip and clip_dissect, the concepts to choose from: a list, a text file with one a line, or a
+                name of `configs/concepts/`. By default the embedded world's for its own pictures, the published list
+                (fetched) for natural ones.
+            clip: Who explains: a name of `configs/clip/` or a `Clip`.
+            describe: For pure, who names the parts.
+            options: Of the method, as its YAML lists them: `max_length=1`, `similarity="wpmi"`.
+        """
+        from neuronx.command import pipeline
+
+        name = method if isinstance(method, str) else type(method).__name__
+        made = self._method(method, words, clip, describe, options)
+        (found,) = pipeline.explain({name: made}, self.target, self.probe, self.trainer).values()
+        self.found[found.name] = found
+        self.scored = {key: rows for key, rows in self.scored.items() if found.name not in {row.method for row in rows}}
+        return self.explanations[found.name]
+
+    @in_python
+    def score(
+        self,
+        explanations: "Sequence[Explanation] | Mapping[Any, Any] | str | None" = None,
+        *,
+        unit: int | str | Unit | None = None,
+        judge: "str | Judge" = "labels",
+        sim: str | Scorer = "correlation",
+        words: Sequence[str] | str | Path | WordList | None = None,
+        **options: Any,
+    ) -> "Shown[Score]":
+        """Scores explanations by how well they predict the units on the test pictures, which no method saw.
+
+        Baselines (`shuffled-*`, `random-*`) and the `ceiling` come with them.
+
+        Args:
+            explanations: By default all that this study has found. Or a list of them, several lists by method, your
+                own words for units (`{12: "dog", 13: "red OR blue"}`), or for one (`"dog", unit=12`).
+            unit: The unit that a single text is about.
+            judge: Who decides what a picture shows: labels, masks, clip (the one that belongs to the pictures), a name
+                of `configs/judge/`, or an object.
+            sim: correlation, ablation, purity, or an object.
+            words: Concepts that the random baseline and the ceiling draw from; by default the judge's own vocabulary,
+                or the concepts of the explanations.
+            options: Of the way to score, as its YAML lists them: `ceiling=False`.
+        """
+        from neuronx.command import pipeline
+        from neuronx.report import shown
+
+        mine = explanations is None
+        judging = self.registry.judge(judge) if isinstance(judge, str) else _needs(judge, Judge, "judge")
+        explained = self._explained(explanations, unit, judging)
+        if not explained and sim != "purity":
+            raise UserError("There is nothing to score: explain the units first, or give explanations.")
+        scorer = self.registry.scorer(sim, options) if isinstance(sim, str) else _needs(sim, Scorer, "sim")
+        if options and not isinstance(sim, str):
+            raise UserError(f"{next(iter(options))}= is for ways to score by name; `sim` is an object already.")
+        listed = self._words(words) if words is not None else None
+        parts = [found.target for found in self.found.values() if found.target is not None]
+        target = [self.target, *parts][-1] if mine else self.target
+        name = sim if isinstance(sim, str) else type(sim).__name__
+        (scores,) = pipeline.score({name: scorer}, [judging], explained, target, self.probe, listed, self.trainer)
+        if mine:
+            self.scored[name, judging.name] = list(scores.rows)
+            self.tables |= pipeline.joined({}, scores.tables)
+        return shown.scores(scores.rows)
+
+    @in_python
+    def leaderboard(self) -> "Shown[LeaderboardRow]":
+        """Means over units of all scores so far, the best method first; scores by correlation if there are none yet."""
+        from neuronx.report import shown
+        from neuronx.report.leaderboard import leaderboard
+
+        if not self.scored:
+            self.score()
+        return shown.leaderboard_rows(leaderboard(self.scores))
+
+    @in_python
+    def exemplars(self, unit: int | str | Unit, k: int = 15, quantile: float = 0.99) -> "Shown[Any]":
+        """The `k` train and val pictures in which a unit fires most; a notebook shows them.
+
+        Args:
+            unit: Its number, or `layer4:12` where the study has several layers.
+            k: How many.
+            quantile: Of the unit's activations; in the picture, places below it are dark.
+        """
+        from neuronx.recording.exemplars import find_exemplars
+        from neuronx.report.exemplar_grids import picture_of
+        from neuronx.report.shown import Shown
+
+        if isinstance(k, bool) or not isinstance(k, int) or not isinstance(quantile, float):
+            raise UserError(f"k={k!r} must be a whole number, and quantile={quantile!r} one between 0 and 1.")
+        wanted = self._unit(unit)
+        options: dict[str, Any] = {"k": k, "quantile": quantile}
+        found = find_exemplars(self.target, self.probe, self.trainer, [wanted.layer], **options)[wanted.layer]
+        rows, peaks = found.rows[wanted.index].tolist(), found.peaks[wanted.index].tolist()
+        items = [(row, self.probe.image_name(row), peak) for row, peak in zip(rows, peaks, strict=True)]
+        alone = self.target.select(layers=[wanted.layer], units=[wanted.index])
+        return Shown(
+            items,
+            lambda rows: (["image", "name", "peak"], rows),
+            lambda: picture_of(found, alone, self.probe, self.trainer),
+        )
+
+    @in_python
+    def parts(
+        self, unit: int | str | Unit, describe: str | Method = "le_label", **options: Any
+    ) -> "Shown[Explanation]":
+        """The parts of a unit that means several things, each with a name; the unit itself if it means one.
+
+        Args:
+            unit: As in `exemplars`.
+            describe: Who names the parts.
+            options: Of the method pure: `k=3` for a number of parts, `alpha=None` to split without a test.
+        """
+        from neuronx.command import pipeline
+        from neuronx.report import shown
+
+        wanted = self._unit(unit)
+        method = self._method("pure", options.pop("words", None), options.pop("clip", None), describe, options)
+        alone = self.target.select(layers=[wanted.layer], units=[wanted.index])
+        (found,) = pipeline.explain({"pure": method}, alone, self.probe, self.trainer).values()
+        return shown.explanations(found.explanations, found.samples)
+
+    @in_python
+    def save(self, folder: str | Path) -> Path:
+        """Writes what was found so far as the files of a run: explanations, scores, leaderboard, figures, record."""
+        from neuronx.command import pipeline
+
+        if not isinstance(folder, str | Path) or not str(folder):
+            raise UserError(f"folder={folder!r} is no path.")
+        if not self.found and not self.scored:
+            raise UserError("There is nothing to save: explain the units first.")
+        evaluation = pipeline.evaluation_of(self.target, self.probe, self.found, self.scores, self.tables, self.trainer)
+        facts = pipeline.fingerprints(self.probe, {self.target.name: self.target})
+        pipeline.write_files(evaluation, Path(folder), seed=self.registry.seed, fingerprints=facts)
+        return Path(folder)
+
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{layer or 'output'} ({pool})" for layer, pool in self.target.layers.items())
+        said = ", ".join(self.found) or "nothing yet"
+        return (
+            f"Study of {self.target.name}, {layers}, on {len(self.probe)} pictures of {self.probe.name}; found: {said}"
+        )
+
+    def _method(
+        self,
+        method: str | Method,
+        words: Any,
+        clip: "str | Clip | None",
+        describe: str | Method | None,
+        options: Mapping[str, Any],
+    ) -> Method:
+        if not isinstance(method, str):
+            given = {"words": words, "clip": clip, "describe": describe, **options}
+            if extra := [name for name, value in given.items() if value is not None]:
+                raise UserError(f"{extra[0]}= is for methods by name; `method` is an object already.")
+            return _needs(method, Method, "method")
+        if clip is not None and not isinstance(clip, str):
+            clip = _needs(clip, Judge, "clip")
+        if describe is not None and not isinstance(describe, str):
+            describe = {type(describe).__name__.lower(): _needs(describe, Method, "describe")}  # type: ignore[assignment]
+        listed = None if words is None else self._words(words)
+        return self.registry.method(method, options, clip=clip, concepts=listed, describe=describe)
+
+    def _words(self, words: Any) -> WordList:
+        from neuronx.concepts.words import Words
+
+        if isinstance(words, str) and words in self.registry.choices("concepts"):
+            return self.registry.words(words)
+        if isinstance(words, str | Path):
+            if not Path(words).is_file():
+                raise unknown("word list or file", str(words), self.registry.choices("concepts"))
+            return Words(Path(words))
+        if isinstance(words, WordList):
+            return words
+        if isinstance(words, Mapping) or not isinstance(words, Iterable):
+            raise UserError(f"words={brief(words)} is no list of words: give words=['dog', 'grass', ...] or a file.")
+        listed = list(words)
+        if wrong := [word for word in listed if not isinstance(word, str)]:
+            raise UserError(f"words={brief(words)} holds {wrong[0]!r}, which is no text.")
+        if not any(word.strip() for word in listed):
+            raise UserError("words holds no words: give words=['dog', 'grass', ...] or a file.")
+        return Words(listed)
+
+    def _unit(self, unit: Any) -> Unit:
+        """The whole unit that is meant."""
+        layers = list(self.target.layers)
+        if isinstance(unit, str):
+            try:
+                unit = Unit.parse(unit)
+            except ValueError as error:
+                raise UserError(f"unit={unit!r}: {error}.") from None
+        if isinstance(unit, int) and not isinstance(unit, bool):
+            if len(layers) > 1:
+                raise UserError(f"unit={unit} is in {len(layers)} layers: say which, as in unit='{layers[0]}:{unit}'.")
+            unit = Unit(layers[0], unit)
+        if not isinstance(unit, Unit):
+            raise UserError(f"unit={unit!r} is no unit: give its number, or '{layers[0]}:12'.")
+        layer = self.target.canonical(unit.layer)
+        if layer not in layers:
+            raise unknown("layer of this study", unit.layer, layers)
+        (row,) = self.target.layer_table(layers=[layer])
+        if not 0 <= unit.index < row.units:
+            raise UserError(f"There is no unit {unit.index}: {layer} has units 0 to {row.units - 1}.")
+        return Unit(layer, unit.index)
+
+    def _explained(self, given: Any, unit: Any, judge: Judge) -> dict[str, list[Explanation]]:
+        """Method -> explanations, of whatever the user gave."""
+        if unit is not None and not isinstance(given, str):
+            raise UserError("unit= goes with one text, as in score('dog', unit=12).")
+        if given is None:
+            return {name: list(found.explanations) for name, found in self.found.items()}
+        if isinstance(given, str):
+            if unit is None:
+                raise UserError(f"Say which unit {given!r} is about, as in score({given!r}, unit=12).")
+            given = {unit: given}
+        if isinstance(given, Mapping) and all(isinstance(text, str) for text in given.values()) and given:
+            own = [Explanation(self._unit(unit), ((text, 1.0),)) for unit, text in given.items()]
+            self._check_words([text for text in given.values()], judge)
+            return {"yours": _explanations(own)}
+        if isinstance(given, Mapping):
+            if wrong := [name for name in given if not isinstance(name, str)]:
+                raise UserError(f"explanations holds {given[wrong[0]]!r} for {wrong[0]!r}; expected a text.")
+            return {name: _explanations(said) for name, said in given.items()}
+        return {"explanation": _explanations(given)}
+
+    def _check_words(self, texts: Sequence[str], judge: Judge) -> None:
+        """Refuses a word of the user's that the judge does not know."""
+        from neuronx.concepts.formula import parse
+        from neuronx.concepts.labels import spoken
+
+        known = judge.vocabulary(self.probe)
+        for text in texts:
+            if not text.strip():
+                raise UserError("An explanation is empty: give a word or a formula of words.")
+            for atom in parse(text).atoms:
+                if known is not None and spoken(atom) not in map(spoken, known):
+                    raise unknown(f"word of the judge {judge.name}", atom, known)
 
 
+@in_python
+def study(
+    model: "nn.Module | Target",
+    images: "str | Path | Tensor | Dataset | Probe",
+    *,
+    layer: str | Sequence[str] | None = None,
+    pool: str | None = None,
+    transform: Any = "imagenet",
+    units: "str | int | Sequence[int] | None" = None,
+    trainer: TrainerFactory | None = None,
+    configs: str | Path | None = None,
+    seed: int = 0,
+) -> Study:
+    """Records what the units of a network do on pictures; explain, score and look at them with what it gives back.
+
+    Args:
+        model: A plain module, or a `Target`, which brings its own transform.
+        images: A folder (class subfolders give labels), a data set of (picture, label) or pictures, a uint8 tensor
+            (N, 3, H, W), a float tensor (N, 3, H, W) that is fed as it is, or a `Probe`, as `neuronx.probe_of` makes it
+            with labels. Split 70/10/20 at random, seed 0.
+        layer: Dotted name of a layer, or several; the target's own by default.
+        pool: How a map or tokens become one number: avg (the default), max, first, none or patch.
+        transform: A preprocessing by name (`imagenet`, `cifar10`, ...), the fields of a `Preprocess`, any callable, or
+            None for pictures in [0, 1] as they are.
+        units: Those to explain: `"0:64"`, `[1, 7, 9]` or `"random:50"`; all by default.
+        trainer: Makes Lightning trainers; by default one device, automatically chosen.
+        configs: A folder with YAMLs of your own, as `--config-dir` of the command line: `explain/mine.yaml`.
+        seed: Of baselines, clustering and random units.
+    """
+    from neuronx.recording.record import record
+
+    made = _study(model, images, layer, pool, transform, units, trainer, configs, seed)
+    record(made.target, made.probe, made.trainer)
+    return made
+
+
+@in_python
 def explain(
     model: "nn.Module | Target",
     images: "str | Path | Tensor | Dataset | Probe",
     *,
     layer: str | Sequence[str] | None = None,
     method: str | Method = "le_label",
-    words: Sequence[str] | str | Path | None = None,
-    clip: "Clip | None" = None,
-    pool: str = "avg",
+    words: Sequence[str] | str | Path | WordList | None = None,
+    clip: "str | Clip | None" = None,
+    pool: str | None = None,
     transform: Any = "imagenet",
     trainer: TrainerFactory | None = None,
     **options: Any,
-) -> list[Explanation]:
-    """Explains the units of one or several layers of a network.
+) -> "Shown[Explanation]":
+    """Explains the units of one or several layers of a network: `study(...).explain(...)` in one call.
 
-    Args:
-        model: A plain module, or a `Target`, which brings its own transform.
-        images: A folder (class subfolders give labels), a data set of (picture, label) or pictures, a uint8 tensor
-            (N, 3, H, W), a float tensor (N, 3, H, W) that is fed as it is, or a `Probe`. Split 70/10/20 at random,
-            seed 0; methods see the first two parts.
-        layer: Dotted name of a layer, or several; the target's own by default.
-        method: `le_label` (needs labels), `le_clip`, `clip_dissect`, `net_dissect` or `compositional` (need images with
-            masks), or any object with `explain(target, probe, trainer)`.
-        words: Concepts to choose from, as a list or a file with one a line, for `le_clip` and `clip_dissect`.
-        clip: The CLIP that explains; by default the embedded one for generated pictures, SigLIP for natural ones.
-        pool: avg, max, first, none or patch.
-        transform: A preprocessing by name (`imagenet`, `cifar10`, ...), a `Preprocess`, any callable, or None.
-        trainer: Makes Lightning trainers; by default one device, automatically chosen.
-        options: Further options of the method, such as `search="greedy"` or `similarity="wpmi"`.
-
-    Raises:
-        UserError: On an unknown layer or method, or when the images do not have what the method needs.
+    `model` to `layer`, `pool`, `transform` and `trainer` are those of `study`; the others of `Study.explain`.
     """
-    target, probe = _target(model, layer, pool, transform), _probe(images)
-    how = _method(method, words, clip, probe, options) if isinstance(method, str) else method
-    name = method if isinstance(method, str) else type(method).__name__
-    return list(as_found(how.explain(target, probe, trainer or make), name).explanations)
+    made = _study(model, images, layer, pool, transform, trainer=trainer)
+    return made.explain(method, words=words, clip=clip, **options)
 
 
+@in_python
 def score(
     explanations: Sequence[Explanation] | Mapping[str, Sequence[Explanation]],
     model: "nn.Module | Target",
     images: "str | Path | Tensor | Dataset | Probe",
     *,
     judge: str | Judge = "labels",
-    sim: str = "correlation",
-    words: Sequence[str] | str | Path | None = None,
-    pool: str = "avg",
+    sim: str | Scorer = "correlation",
+    words: Sequence[str] | str | Path | WordList | None = None,
+    pool: str | None = None,
     transform: Any = "imagenet",
     trainer: TrainerFactory | None = None,
     seed: int = 0,
-) -> list[Score]:
-    """Scores explanations by how well they predict the units on the test images, which no method saw.
+    **options: Any,
+) -> "Shown[Score]":
+    """Scores explanations of one method, or of several by name: `study(...).score(...)` in one call.
 
-    Floors (`shuffled-*`, `random-*`) and the `ceiling` come with them.
-
-    Args:
-        explanations: Of one method, or of several by name.
-        model: As in `explain`.
-        images: As in `explain`; pass the same.
-        judge: `labels`, `masks`, `clip` (the judge that belongs to the pictures), or a judge of your own.
-        sim: `correlation` with the unit's activations, or `ablation`: what replacing the unit by its prediction leaves
-            of the network's loss.
-        words: Concepts that the random floor and the ceiling draw from; the judge's own vocabulary, or the
-            explanations' concepts by default.
-        pool: As in `explain`.
-        transform: As in `explain`.
-        trainer: As in `explain`.
-        seed: Of the floors.
+    `model`, `images`, `pool`, `transform`, `trainer` and `seed` are those of `study`; pass the same pictures as to
+    `explain`. The others are those of `Study.score`.
     """
-    from neuronx.scoring.ablation.ablation import Ablation
-    from neuronx.scoring.compare import check_judge
-    from neuronx.scoring.correlation import Correlation
-
-    if sim not in SIMS:
-        raise unknown("way to score", sim, SIMS)
-    explained = dict(explanations) if isinstance(explanations, Mapping) else {"explanation": explanations}
-    layers = sorted({one.unit.layer for found in explained.values() for one in found})
-    target, probe = _target(model, layers, pool, transform), _probe(images)
-    judging = _judge(judge, probe) if isinstance(judge, str) else judge
-    check_judge(judging, probe, [])
-    names = _words(words, probe).names if words is not None else _concepts_of(explained)
-    scorer = Correlation(seed=seed) if sim == "correlation" else Ablation(seed=seed)
-    return list(scorer.score(explained, target, probe, judging, trainer or make, names).rows)
+    by_method = explanations if isinstance(explanations, Mapping) else {"explanation": explanations}
+    checked = {name: _explanations(said) for name, said in by_method.items()}
+    layers = sorted({explanation.unit.layer for said in checked.values() for explanation in said})
+    if not layers:
+        raise UserError("There is nothing to score: the list of explanations is empty.")
+    made = _study(model, images, layers, pool, transform, trainer=trainer, seed=seed)
+    return made.score(checked, judge=judge, sim=sim, words=words, **options)
 
 
-def _target(model: "nn.Module | Target", layer: str | Sequence[str] | None, pool: str, transform: Any) -> "Target":
+def _study(
+    model: Any,
+    images: Any,
+    layer: Any,
+    pool: str | None,
+    transform: Any,
+    units: Any = None,
+    trainer: TrainerFactory | None = None,
+    configs: str | Path | None = None,
+    seed: int = 0,
+) -> Study:
+    """A study of which nothing is recorded yet."""
+    from torch import nn
+
+    from neuronx.data.in_memory import probe_of
     from neuronx.targets import custom
     from neuronx.targets.target import Target
 
-    layers = [layer] if isinstance(layer, str) else list(layer) if layer is not None else None
-    if isinstance(model, Target):
-        return model if layers is None else model.select(layers=layers)
-    if not layers:
-        raise UserError("Say which layer to explain, as in layer='layer4'.")
-    return custom.load(model, transform=transform, layers=layers, pool=pool)
-
-
-def _probe(images: "str | Path | Tensor | Dataset | Probe") -> "Probe":
-    from neuronx.data.in_memory import probe_of
-
-    made = probe_of(images)
-    made.check()
+    if not isinstance(model, nn.Module | Target):
+        raise UserError(f"model={brief(model)} is no network: give a torch.nn.Module, or a Target.")
+    layers = [layer] if isinstance(layer, str) else layer
+    if layers is not None and (
+        not isinstance(layers, Sequence) or not layers or not all(isinstance(name, str) for name in layers)
+    ):
+        raise UserError(f"layer={layer!r} is no name of a layer: give one, as in layer='layer4', or a list of them.")
+    if layers is None and not isinstance(model, Target):
+        raise UserError("Say which layer to explain, as in layer='layer4'; print(model) shows them all.")
+    if isinstance(model, nn.Module):
+        target = custom.load(model, transform="none" if transform is None else transform, layers=layers or ())
+    else:
+        target = model
+    probe = probe_of(images)
+    probe.check()
+    if any(given is not None for given in (layers, pool, units)):
+        target = target.select(layers=layers, pool=pool, units=units, seed=seed)
+    made = Study(target, probe, trainer, configs, seed)
+    _check_fits(made.target, made.probe)
     return made
 
 
-def _words(words: Sequence[str] | str | Path | None, probe: "Probe") -> Any:
-    from neuronx.concepts.words import Words
+def _check_fits(target: "Target", probe: "Probe") -> None:
+    """Runs two pictures through the network, so that what cannot work is said at once."""
+    import torch
 
-    if words is not None:
-        return Words(words)
-    if probe.domain == "shapes":
-        from neuronx.world.pictures.words import word_list
-
-        return word_list()
-    raise UserError("Say which words to choose from, as a list or a file: words=['dog', 'grass', ...].")
-
-
-def _clip(role: str, probe: "Probe") -> "Clip":
-    from neuronx.concepts.clip import Clip
-
-    if probe.domain == "shapes":
-        from neuronx.world.clip import ShapesClip
-
-        return ShapesClip(pretrained=f"shapes_{role}")
-    return Clip.published("ViT-L-16-SigLIP-384" if role == "explainer" else "ViT-SO400M-14-SigLIP-384")
-
-
-def _method(name: str, words: Any, clip: "Clip | None", probe: "Probe", options: Mapping[str, Any]) -> Method:
-    from neuronx.concepts.clip import ClipConcepts
-    from neuronx.concepts.labels import LabelConcepts
-    from neuronx.methods.clip_dissect.method import ClipDissect
-    from neuronx.methods.linear.method import LinearExplanations
-    from neuronx.methods.net_dissect.compositional import Compositional
-    from neuronx.methods.net_dissect.method import NetDissect
-
-    if name == "le_label":
-        return LinearExplanations(LabelConcepts(), **options)
-    if name == "net_dissect":
-        return NetDissect(**options)
-    if name == "compositional":
-        return Compositional(**options)
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    explainer, listed = clip or _clip("explainer", probe), _words(words, probe)
-    if name == "le_clip":
-        return LinearExplanations(ClipConcepts(explainer, listed), **options)
-    return ClipDissect(explainer, listed, **options)
+    if target.latents is not None:
+        return
+    rows, shape = probe.split("train")[:2].tolist(), None
+    try:
+        inputs, _ = probe.loader(target.transform).dataset[rows]
+        shape = f"{tuple(inputs.shape[1:])} {inputs.dtype}"
+        if inputs.ndim != 4 or not inputs.is_floating_point():
+            raise UserError(
+                f"transform={brief(target.transform)} makes {shape} of a picture; expected floats (3, H, W)."
+            )
+        with torch.inference_mode(), target.record(target.layers):
+            target.module(inputs.to(next((weight.device for weight in target.module.parameters()), "cpu")))
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's transform, data set or network raises
+        made = f"{target.name} does not take {shape}, as made by" if shape else f"Picture {rows[0]} does not suit"
+        raise UserError(f"{made} transform={brief(target.transform)}: {first_line(error)}.") from error
 
 
-def _judge(name: str, probe: "Probe") -> Judge:
-    from neuronx.concepts.labels import LabelConcepts
-    from neuronx.concepts.masks import TruthConcepts
+def _explanations(given: Any) -> list[Explanation]:
+    """A list of explanations that can be scored, or a UserError."""
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise UserError(f"explanations={brief(given)} is no list of explanations, as neuronx.explain gives it.")
+    listed = list(given)
+    for explanation in listed:
+        if not isinstance(explanation, Explanation):
+            raise UserError(f"explanations holds {brief(explanation)}, which is no Explanation.")
+        weights = [explanation.bias, *(weight for _, weight in explanation.terms)]
+        if any(weight != weight or weight in (float("inf"), float("-inf")) for weight in weights):
+            raise UserError(f"The explanation of {explanation.unit} has a weight that is no finite number.")
+    return listed
 
-    if name == "clip":
-        return _clip("judge", probe)
-    judges = {"labels": LabelConcepts, "masks": TruthConcepts}
-    if name not in judges:
-        raise unknown("judge", name, [*judges, "clip"])
-    return judges[name]()
 
-
-def _concepts_of(explained: Mapping[str, Sequence[Explanation]]) -> tuple[str, ...]:
-    return tuple(sorted({concept for found in explained.values() for one in found for concept, _ in one.terms}))
+def _needs(given: Any, protocol: Any, argument: str) -> Any:
+    """Refuses an object that lacks a verb or name of its protocol, and a class in place of an object."""
+    lacks = sorted({name for name in vars(protocol) if not name.startswith("_")} - set(dir(given)))
+    if isinstance(given, type) or lacks:
+        what = "it is a class; make an object of it" if isinstance(given, type) else f"it has no `{lacks[0]}`"
+        raise UserError(f"{argument}={brief(given)} is no {protocol.__name__.lower()}: {what}.")
+    return given

@@ -1,7 +1,12 @@
 """Mistakes a user can mend: one sentence that says what is wrong, where, and what would be right."""
 
 import difflib
-from collections.abc import Iterable
+import functools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 class UserError(Exception):
@@ -25,3 +30,48 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:5]
     nearest = f" Nearest: {', '.join(near)}." if near else ""
     return UserError(f"There is no {kind} `{name}`.{nearest}{' ' + hint if hint else ''}")
+
+
+def brief(value: object) -> str:
+    """A value as a message shows it: its kind only where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"<{type(value).__name__}>"
+
+
+def first_line(error: Exception) -> str:
+    """What an error of someone else's code says, in one line."""
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+
+
+WORDS = (
+    (r" ?\(data=[^)]*\)( or known factors)?", ""),
+    (r"show=layers lists them all", "print(model) shows them all"),
+    (r"show=layers", "print(model)"),
+    (r"\blayers=(?=[\w.]*\w)([\w.]+)", r'layer="\1"'),
+    (r"concepts=file concepts\.path=(\w+)", r"words=\1"),
+    (r"\b(?:explain|sim)\.\w+\.(\w)", r"\1"),
+    (r"\b(?:milan|judge|clip|concepts|data)\.([a-z])", r"\1"),
+    (r"\bexplain=([a-z_]+)", r'method="\1"'),
+    (r"\bexplain=", "method="),
+    (r"\bconcepts=", "words="),
+    (r"\b(judge|clip|sim|describe|search|solver|rerank|similarity)=([a-z][a-z_0-9]*)\b", r'\1="\2"'),
+    (r"\(given as root\)", "(given as images)"),
+    (r"\broot=DIR", "images=DIR"),
+)
+"""What the command line calls something, and what Python does."""
+
+
+def in_python(call: Call) -> Call:
+    """Has the messages of mistakes name arguments instead of words of the command line."""
+
+    @functools.wraps(call)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        try:
+            return call(*args, **options)
+        except UserError as error:
+            text = str(error)
+            for typed, argument in WORDS:
+                text = re.sub(typed, argument, text)
+            raise type(error)(text) from error.__cause__
+
+    return wrapped  # type: ignore[return-value]

@@ -379,6 +379,7 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
 class WordList(Protocol):
     """A list of concepts, read when first asked for."""
 
@@ -388,7 +389,16 @@ class WordList(Protocol):
 
 
 class RunLogger(Protocol):
-    """Receives the results of a run: tables in its folder, Weights & Biases."""
+    """Receives the results of a run: tables in its folder, Weights & Biases.
+
+    Attributes:
+        images: Whether it is to be given pictures too.
+    """
+
+    @property
+    def images(self) -> bool:
+        """Whether it is to be given pictures too."""
+        ...
 
     def log(self, evaluation: Any, folder: Path) -> None:
         """Logs a `neuronx.report.evaluation.Evaluation`."""

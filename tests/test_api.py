@@ -4,6 +4,7 @@ import pytest
 
 import neuronx
 from neuronx.errors import UserError
+from neuronx.types import Explanation, Unit
 from neuronx.world.networks import load
 from neuronx.world.pictures.probe import ShapesProbe
 
@@ -28,7 +29,7 @@ def test_masks_explain_and_ablation_scores(job, trainer):
 
 def test_an_unknown_way_to_score_names_those_there_are(job):
     with pytest.raises(UserError, match="ablation"):
-        neuronx.score([], *job, sim="ablate")
+        neuronx.score([Explanation(Unit("layer4", 0), (("red", 1.0),))], *job, sim="ablate")
 
 
 def test_public_names_exist():

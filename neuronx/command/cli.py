@@ -1,11 +1,11 @@
-"""The two commands: compose the configuration, build what it names, run it. The only file that knows Hydra."""
+"""The two commands: what users type is composed into a configuration; what it names is built and run."""
 
 import ctypes
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,40 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from neuronx import configs
-from neuronx.command.grammar import TASKS, rewrite
+from neuronx.command.registry import CONFIGS, build
 from neuronx.errors import UserError
+from neuronx.types import Method, RunLogger, Task, TrainerFactory, as_found
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
+    from neuronx.methods.linear.method import LinearExplanations
     from neuronx.report.evaluation import Evaluation
     from neuronx.targets.target import Target
+
+TASKS = ("le", "milan", "classifier", "contrastive", "generator")
+LISTS = ("target", "explain", "sim", "logger")
+SINGLES = ("data", "concepts", "clip", "judge", "describe", "annotations", "experiment", "trainer", "recipe", *TASKS)
+
+
+def rewrite(argument: str) -> list[str]:
+    """Turns one argument of ours into Hydra's grammar; applying it twice changes nothing.
+
+    `trainer.x=y` may name any Trainer argument; `judge=[a,b]` becomes the first judge and the list of all; a group set
+    to null, which Hydra cannot do, is refused with what to type instead.
+    """
+    if re.match(r"trainer\.\w", argument):
+        return [f"++{argument}"]
+    if several := re.fullmatch(r"judge=\[(.+)\]", argument):
+        names = [name.strip() for name in several[1].split(",")]
+        return [f"judge={names[0]}", f"++judges=[{','.join(names)}]"]
+    if re.match(r"experiment=\[", argument):
+        raise UserError(f"`{argument}` is a list; a run has one experiment, as in experiment=editing.")
+    if null := re.fullmatch(r"(\w+)=(null|None|)", argument):
+        if null[1] in LISTS:
+            raise UserError(f"`{argument}` is not a choice; for none, type '{null[1]}=[]'.")
+        if null[1] in SINGLES:
+            raise UserError(f"`{argument}` is not a choice; leave `{null[1]}=` out, or see --help for the choices.")
+    return [argument]
 
 
 def evaluate(cfg: DictConfig) -> "Evaluation | str":
@@ -32,24 +58,25 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
 
     Returns what was found, or the text that `show=` or `experiment=` asked for.
     """
-    from neuronx.command import pipeline
-
     if cfg.get("experiment"):
         return experiment(cfg)
     seed(cfg.seed)
+    files_only = set(cfg.get("sim") or {}) == {"stored"}
+    needed = not files_only and cfg.show in (None, "layers", "units", "importance")
+    networks = targets(cfg) if needed else {}  # first, since a wrong layer is the commonest mistake
+    from neuronx.command import pipeline
+
     if cfg.show is not None:
-        networks = targets(cfg) if cfg.show in ("layers", "units", "importance") else {}
         text = pipeline.show(cfg.show, lambda: probe(cfg), networks, words(cfg), build(cfg.trainer))
         print(text)
         return text
-    folder = run_folder(cfg)
+    folder, facts = run_folder(cfg), {"seed": cfg.seed}
     sims = build(cfg.get("sim") or {})
     given = pipeline.read_given(plain(cfg.explanations), layers(cfg), list(cfg.target))
-    facts: dict[str, Any] = {"seed": cfg.seed}
-    if set(sims) == {"stored"}:
+    if files_only:
         evaluation = pipeline.stored(given, sims["stored"])
     else:
-        images, networks, trainer = probe(cfg), targets(cfg), build(cfg.trainer)
+        images, trainer = probe(cfg), build(cfg.trainer)
         evaluation = pipeline.evaluate(
             targets=networks,
             probe=images,
@@ -65,9 +92,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
         if cfg.exemplars is not None:
             wanted = plain(cfg.exemplars)
             pipeline.draw_exemplars(networks, images, wanted, trainer, folder, evaluation.explanations)
-        networks_by_digest = {name: target.digest for name, target in networks.items()}
-        facts |= {"fingerprints": {images.name: images.fingerprint, **networks_by_digest}}
-    pipeline.finish(evaluation, folder, config_text(cfg), list(build(cfg.get("logger") or {}).values()), **facts)
+        facts["fingerprints"] = pipeline.fingerprints(images, networks)
+    pipeline.finish(evaluation, folder, config_text(cfg), loggers(cfg), **facts)
     return evaluation
 
 
@@ -82,8 +108,7 @@ def experiment(cfg: DictConfig) -> str:
         raise UserError(f"`experiment=` and `{refused[0]}=` do not go together: leave one of them out.")
     seed(cfg.seed)
     given = Given(build(cfg.trainer), run_folder(cfg), targets(cfg), probe(cfg), methods(cfg))
-    loggers = list(build(cfg.get("logger") or {}).values())
-    return run(build(cfg.experiment), given, config_text(cfg), loggers, seed=cfg.seed)
+    return run(build(cfg.experiment), given, config_text(cfg), loggers(cfg), seed=cfg.seed)
 
 
 def train(cfg: DictConfig) -> Path:
@@ -92,28 +117,64 @@ def train(cfg: DictConfig) -> Path:
     from neuronx.callbacks.exemplar_grid import ExemplarGrid
     from neuronx.callbacks.explanation_table import ExplanationTable
     from neuronx.callbacks.run_record import RunRecord
-    from neuronx.command import learning
 
     task = chosen_task(cfg)
     seed(cfg.seed)
     folder = run_folder(cfg)
-    chosen = build(cfg.get("logger") or {}).values()
-    images = any(getattr(one, "images", False) for one in chosen)
+    chosen = loggers(cfg)
+    images = any(logger.images for logger in chosen)
     shown = [ExplanationTable(), CaptionSamples(images), ExemplarGrid(folder, images)]
     callbacks = [RunRecord(folder, config_text(cfg), seed=cfg.seed), *shown]
-    loggers = [one.lightning(folder) for one in chosen]
-    trainer = partial(build(cfg.trainer), callbacks=callbacks, logger=loggers or False)
+    lightning = [logger.lightning(folder) for logger in chosen]
+    trainer = partial(build(cfg.trainer), callbacks=callbacks, logger=lightning or False)
     if task == "le":
         if cfg.ckpt_path or cfg.ship:
             raise UserError("`ckpt_path` and `ship` mean nothing for le=: it is one pass over recorded activations.")
         name = f"le_{HydraConfig.get().runtime.choices['le']}" if HydraConfig.initialized() else "le"
-        return learning.fit_linear(name, build(cfg.le), targets(cfg), probe(cfg), trainer, folder)
-    return learning.train_part(build(cfg[task]), trainer, folder, cfg.ckpt_path, cfg.ship)
+        return fit_linear(name, build(cfg.le), targets(cfg), probe(cfg), trainer, folder)
+    return train_part(build(cfg[task]), trainer, folder, cfg.ckpt_path, cfg.ship)
 
 
-def build(node: Any) -> Any:
-    """Instantiates a part of the configuration; plain containers only, so that no ListConfig reaches a model."""
-    return hydra.utils.instantiate(node, _convert_="all") if node is not None else None
+def fit_linear(
+    name: str,
+    method: "LinearExplanations",
+    targets: "Mapping[str, Target]",
+    probe: "Probe",
+    trainer: TrainerFactory,
+    folder: Path,
+) -> Path:
+    """Fits the heads of linear explanations, called `name`, for every target; writes them and their formulas.
+
+    Returns the folder, with `<target>.safetensors` (`LinearHeads.load` reads it) and `explanations/` in it.
+    """
+    from neuronx.report.evaluation import Evaluation, write
+    from neuronx.store.processes import is_first
+
+    explained = {}
+    for network, target in targets.items():
+        heads = method.fit(target, probe, trainer)
+        explained[network, name] = as_found(heads.explanations(), name).explanations
+        if is_first():
+            heads.save(folder / f"{network}.safetensors")
+    if is_first():
+        write(Evaluation(explanations=explained), folder)
+        for (network, _), explanations in explained.items():
+            for explanation in explanations[:10]:
+                print(f"{network} {explanation.unit}: {explanation}")
+        print(f"Files: {folder}")
+    return folder
+
+
+def train_part(task: Task, trainer: TrainerFactory, folder: Path, ckpt_path: str | None, ship: bool) -> Path:
+    """Trains one shipped part, prints its card's figures and, if asked, copies it into `checkpoints/`."""
+    from neuronx.store import checkpoints
+    from neuronx.store.processes import is_first
+
+    weights = task.run(trainer, folder, ckpt_path)
+    if is_first():
+        print(weights.with_suffix(".md").read_text())
+        print(f"Files: {checkpoints.ship(weights).parent if ship else folder}")
+    return weights
 
 
 def plain(node: Any) -> Any:
@@ -139,16 +200,19 @@ def targets(cfg: DictConfig) -> "dict[str, Target]":
     return chosen
 
 
-def methods(cfg: DictConfig) -> dict[str, Any]:
+def methods(cfg: DictConfig) -> dict[str, Method]:
     """The methods of the run by name; none when files are scored, unless `explain=` was typed too.
 
-    A recipe sets options of methods that a later `explain=` may have dropped; those have no `_target_`. A method may
-    know a better name for itself, as pure-le_clip.
+    A recipe sets options of methods that a later `explain=` may have dropped; those have no `_target_`.
     """
     if cfg.explanations is not None and not typed("explain"):
         return {}
-    made = {name: build(node) for name, node in (cfg.get("explain") or {}).items() if "_target_" in node}
-    return {getattr(how, "name", name): how for name, how in made.items()}
+    return {name: build(node) for name, node in (cfg.get("explain") or {}).items() if "_target_" in node}
+
+
+def loggers(cfg: DictConfig) -> list[RunLogger]:
+    """Where the run is logged."""
+    return list(build(cfg.get("logger") or {}).values())
 
 
 def layers(cfg: DictConfig) -> list[str] | None:
@@ -176,8 +240,7 @@ def judges(cfg: DictConfig) -> list[Any]:
     if not names:
         return [build(cfg.judge)]
     rest = [item for item in HydraConfig.get().overrides.task if not re.match(r"(\+\+)?judges?=", item)]
-    composed = (hydra.compose("evaluate", overrides=[*rest, f"judge={name}"]) for name in names)
-    return [build(one.judge) for one in composed]
+    return [build(hydra.compose("evaluate", overrides=[*rest, f"judge={name}"]).judge) for name in names]
 
 
 def chosen_task(cfg: DictConfig) -> str:
@@ -207,10 +270,19 @@ def config_text(cfg: DictConfig) -> str:
 
 
 def seed(value: int) -> None:
-    """Seeds every random number generator."""
-    from lightning import seed_everything
+    """Seeds every random number generator, as `lightning.seed_everything(value, workers=True)` does.
 
-    seed_everything(value, workers=True, verbose=False)
+    Lightning itself takes seconds to import, and a mistake in a layer's name should not wait for it.
+    """
+    import random
+
+    import numpy as np
+    import torch
+
+    os.environ |= {"PL_GLOBAL_SEED": str(value), "PL_SEED_WORKERS": "1"}
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002
+    torch.manual_seed(value)
 
 
 def explain_mistake(error: Exception) -> str | None:
@@ -236,7 +308,7 @@ def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
     reuse_memory()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    @hydra.main(version_base="1.3", config_path=f"pkg://{configs.__name__}", config_name=name)
+    @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)
     def task(cfg: DictConfig) -> None:
         # Handled inside, since Hydra prints a line of its own about whatever leaves a job.
         with mistakes_end_in_one_line():

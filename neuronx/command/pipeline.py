@@ -5,20 +5,25 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.store.processes import is_first
 from neuronx.tables.explanations import ExplanationFile, by_method, read_files
 from neuronx.types import (
     Explanation,
+    Found,
     Judge,
     Method,
     PartSamples,
     Plain,
+    RunLogger,
     Score,
+    Scorer,
+    Scores,
     Table,
     TrainerFactory,
+    WordList,
     as_found,
     check_suits,
     encoders_of,
@@ -34,23 +39,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@runtime_checkable
-class HasTables(Protocol):
-    """A method or score that has more to say than its explanations or numbers."""
-
-    def tables(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Mapping[str, Table]:
-        """Columns and rows by file name."""
-        ...
-
-
 def evaluate(
     targets: "Mapping[str, Target]",
     probe: "Probe",
     methods: Mapping[str, Method],
     given: Sequence[ExplanationFile],
-    sims: Mapping[str, Any],
+    sims: Mapping[str, Scorer],
     judges: Sequence[Judge],
-    words: Any,
+    words: WordList,
     trainer: TrainerFactory,
     seed: int,
     optional: bool = False,
@@ -78,55 +74,31 @@ def evaluate(
     from neuronx.report.evaluation import Evaluation
     from neuronx.scoring.compare import agreement, check_judge, compare
 
-    seen = {name: images_of(target, probe) for name, target in targets.items()}
-    for judge, images in itertools.product(judges, seen.values()):
-        check_judge(judge, images, {(method, *encoders_of(how)) for method, how in methods.items()})
-    explanations: dict[tuple[str, str], list[Explanation]] = {}
+    pictures = {name: images_of(target, probe) for name, target in targets.items()}
+    for judge, images in itertools.product(judges, pictures.values()):
+        check_judge(judge, images, ((method, *encoders_of(how)) for method, how in methods.items()))
+    explanations: dict[tuple[str, str], Sequence[Explanation]] = {}
     scores: list[Score] = []
     dead: list[Activity] = []
     tables: dict[str, Table] = {}
     samples: list[PartSamples] = []
     for name, target in targets.items():
-        images = seen[name]
-        explained: dict[str, list[Explanation]] = {}
-        scored = target
-        for method, how in methods.items():
-            log.info("%s: explaining %s by %s", name, ", ".join(target.layers), method)
-            try:
-                if optional:
-                    check_suits(how, images)
-                found = as_found(how.explain(target, images, trainer), method)
-                method = found.name
-                explained[method] = of_units(found.explanations, target)
-            except Unsuitable as reason:
-                if not optional or (method == list(methods)[-1] and not explained):
-                    raise
-                log.warning("%s is left out for %s. %s", method, name, reason)
-                continue
-            scored = found.target or scored
-            samples += found.samples
-            tables = joined(tables, found.tables)
-            if isinstance(how, HasTables):
-                tables |= how.tables(target, images, trainer)
+        images = pictures[name]
+        found = explain(methods, target, images, trainer, optional)
+        explained = {method: said.explanations for method, said in found.items()}
         explained |= of_target(given, name, target, list(targets))
-        explanations |= {(name, method): found for method, found in explained.items()}
-        makers = {explanation.made_by for found in explained.values() for explanation in found}
-        for judge in judges:
-            check_judge(judge, images, makers)
-        for sim_name, sim in sims.items():
-            for judge in judges:
-                log.info("%s: scoring by %s, judge %s", name, sim_name, judge.name)
-                # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
-                listed = words.of(images) if judge.vocabulary(images) is None else ()
-                result = sim.score(explained, scored, images, judge, trainer, listed)
-                scores += result.rows
-                tables = joined(tables, result.tables)
-                if name not in {sample.target for sample in samples}:
-                    samples += result.samples
-            if isinstance(sim, HasTables):
-                tables |= sim.tables(target, images, trainer)
+        explanations |= {(name, method): said for method, said in explained.items()}
+        split = [said.target for said in found.values() if said.target is not None]
+        scored = score(sims, judges, explained, [target, *split][-1], images, words, trainer)
+        results: list[Found | Scores] = [*found.values(), *scored]
+        for more in results:
+            tables = joined(tables, more.tables)
+            # References that a method gives with its names are shown rather than those of a scorer.
+            shown = {sample.target for sample in samples} if isinstance(more, Scores) else ()
+            samples += [sample for sample in more.samples if sample.target not in shown]
+        scores += [row for rows in scored for row in rows.rows]
         if methods or sims:
-            dead += [activity(name, one) for one in record(target, images, trainer).values()]
+            dead += [activity(name, recorded) for recorded in record(target, images, trainer).values()]
     return Evaluation(
         explanations=explanations,
         scores=scores,
@@ -135,6 +107,76 @@ def evaluate(
         activity=dead,
         tables=tables,
         samples=samples,
+    )
+
+
+def explain(
+    methods: Mapping[str, Method], target: "Target", images: "Probe", trainer: TrainerFactory, optional: bool = False
+) -> dict[str, Found]:
+    """What each method says of the units asked for of one network, by the method's name in tables."""
+    explained: dict[str, Found] = {}
+    for name, method in methods.items():
+        log.info("%s: explaining %s by %s", target.name, ", ".join(target.layers), name)
+        try:
+            if optional:
+                check_suits(method, images)
+            found = as_found(method.explain(target, images, trainer), name)
+        except Unsuitable as reason:
+            if not optional or (name == list(methods)[-1] and not explained):
+                raise
+            log.warning("%s is left out for %s. %s", name, target.name, reason)
+            continue
+        explained[found.name] = replace(found, explanations=of_units(found.explanations, target))
+    return explained
+
+
+def score(
+    sims: Mapping[str, Scorer],
+    judges: Sequence[Judge],
+    explained: Mapping[str, Sequence[Explanation]],
+    target: "Target",
+    images: "Probe",
+    words: WordList | None,
+    trainer: TrainerFactory,
+) -> list[Scores]:
+    """What each way to score gives by each judge, for the explanations of one network by method."""
+    from neuronx.scoring.compare import check_judge
+
+    for judge in judges:
+        check_judge(judge, images, (one.made_by for explanations in explained.values() for one in explanations))
+    scored = []
+    for (name, sim), judge in itertools.product(sims.items(), judges):
+        log.info("%s: scoring by %s, judge %s", target.name, name, judge.name)
+        # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
+        listed = words.of(images) if words is not None and judge.vocabulary(images) is None else ()
+        scored.append(sim.score(explained, target, images, judge, trainer, listed))
+    return scored
+
+
+def evaluation_of(
+    target: "Target",
+    images: "Probe",
+    found: Mapping[str, Found],
+    scores: Sequence[Score],
+    tables: Mapping[str, Table],
+    trainer: TrainerFactory,
+) -> "Evaluation":
+    """What was found of one network so far, by methods and by scorers."""
+    from neuronx.recording.record import record
+    from neuronx.report.activity import activity
+    from neuronx.report.evaluation import Evaluation
+    from neuronx.scoring.compare import agreement, compare
+
+    for said in found.values():
+        tables = joined(tables, said.tables)
+    return Evaluation(
+        explanations={(target.name, method): said.explanations for method, said in found.items()},
+        scores=scores,
+        comparisons=compare(scores),
+        agreement=agreement(scores),
+        activity=[activity(target.name, recorded) for recorded in record(target, images, trainer).values()],
+        tables=tables,
+        samples=[sample for said in found.values() for sample in said.samples],
     )
 
 
@@ -233,7 +275,7 @@ def show(
     what: str,
     probe: "Callable[[], Probe]",
     targets: "Mapping[str, Target]",
-    words: Any,
+    words: WordList,
     trainer: TrainerFactory,
 ) -> str:
     """A table of what the run is about: layers, units, concepts, data, importance; opens pictures only if needed."""
@@ -263,22 +305,32 @@ def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: Traine
     return importance_table(found)
 
 
-def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[Any], **facts: Plain) -> None:
-    """Writes the record of the run, hands the evaluation to the loggers and prints it; on the first process only."""
+def fingerprints(images: "Probe", targets: "Mapping[str, Target]") -> dict[str, Plain]:
+    """What identifies the images and the networks of a run, for its record."""
+    return {images.name: images.fingerprint, **{name: target.digest for name, target in targets.items()}}
+
+
+def write_files(evaluation: "Evaluation", folder: Path, config: str | None = None, **facts: Plain) -> None:
+    """Writes the files of a run: tables, figures and the record."""
     from neuronx.report.evaluation import write
     from neuronx.report.figures import histograms, write_figure, write_score_fit
     from neuronx.report.part_pictures import write_part_pictures
     from neuronx.report.record import now, write_record
-    from neuronx.report.tables import show as show_evaluation
 
-    if not is_first():
-        return
     write(evaluation, folder)
     write_part_pictures(evaluation.samples, folder)
     if evaluation.scores:
         write_figure(histograms(evaluation.scores), folder / "scores.html")
         write_score_fit(evaluation.scores, folder)
     write_record(folder, config, finished=now(), **facts)
-    for logger in loggers:
-        logger.log(evaluation, folder)
-    show_evaluation(evaluation, folder)
+
+
+def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[RunLogger], **facts: Plain) -> None:
+    """Writes the files of the run, hands the evaluation to the loggers and prints it; on the first process only."""
+    from neuronx.report.tables import show as show_evaluation
+
+    if is_first():
+        write_files(evaluation, folder, config, **facts)
+        for logger in loggers:
+            logger.log(evaluation, folder)
+        show_evaluation(evaluation, folder)

@@ -14,7 +14,7 @@ Below the classes are functions on captions, wherever those come from: `auditing
 
 from typing import Any
 
-from neuronx.lazy import first_used
+from neuronx import first_used
 
 # Imported when first used, as in `neuronx`.
 _PUBLIC = {

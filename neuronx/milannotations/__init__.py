@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from neuronx.lazy import first_used
+from neuronx import first_used
 
 # Imported when first used, since some read pictures of networks and others only tables.
 _PUBLIC = {

@@ -1,5 +1,6 @@
 """Shows what excites units most: files in the layout of MILANNOTATIONS, grids of pictures, a page for each layer."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,14 @@ def show_exemplars(
         sheet_of_layer = png(contact_sheet(drawn, said))
         paths.append(write_atomic(folder / "pictures" / f"{name}_{where.name}.png", sheet_of_layer))
     return paths
+
+
+def picture_of(exemplars: "Exemplars", target: "Target", probe: Probe, trainer: TrainerFactory) -> Image.Image:
+    """The exemplars of the first unit that the target is asked for, the image dimmed where the unit does not fire."""
+    with tempfile.TemporaryDirectory() as folder:
+        (written,) = write_all(folder, {exemplars.layer: exemplars}, target, probe, trainer)
+        drawn = Drawn.read(written, exemplars)
+        return sheet([drawn.strip(drawn.units[0], drawn.tiles([0])[0])], COLUMNS)
 
 
 def in_words(explained: Mapping[str, Sequence[Explanation]]) -> Words:

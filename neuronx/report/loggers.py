@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from neuronx.errors import unknown
 from neuronx.report.evaluation import Evaluation
@@ -29,9 +29,29 @@ PICTURES = 200
 """At most so many pictures of a run are sent."""
 
 
+@runtime_checkable
+class TakesTables(Protocol):
+    """A Lightning logger that takes tables, as that of W&B does."""
+
+    def log_table(self, key: str, columns: list[str], data: list[list[Any]]) -> None:
+        """Logs a table."""
+        ...
+
+
+@runtime_checkable
+class TakesPictures(Protocol):
+    """A Lightning logger that takes pictures, as that of W&B does."""
+
+    def log_image(self, key: str, images: list[Any]) -> None:
+        """Logs pictures, or the paths of their files."""
+        ...
+
+
 @dataclass(frozen=True)
 class CsvLog:
     """Metrics of training as a table. The tables of an evaluation are in the run's folder whatever the loggers."""
+
+    images: ClassVar[bool] = False
 
     def log(self, evaluation: Evaluation, folder: str | Path) -> None:
         """Adds nothing to what every evaluation writes."""

@@ -18,11 +18,13 @@ Record = TypeVar("Record")
 
 def write_scores(path: str | Path, scores: Sequence[Score]) -> Path:
     """Writes `scores.csv`, one row a unit, method and score, in the order given; NaN is an empty cell."""
-    rows: list[list[Cell]] = []
-    for one in scores:
-        cells: dict[str, Cell] = {"layer": one.unit.layer, "unit": one.unit.index, "part": one.unit.part}
-        rows.append([cells[name] if name in cells else getattr(one, name) for name in COLUMNS])
-    return write_csv(path, COLUMNS, rows)
+    return write_csv(path, COLUMNS, map(cells, scores))
+
+
+def cells(score: Score) -> list[Cell]:
+    """A row of `scores.csv`."""
+    unit: dict[str, Cell] = {"layer": score.unit.layer, "unit": score.unit.index, "part": score.unit.part}
+    return [unit[name] if name in unit else getattr(score, name) for name in COLUMNS]
 
 
 def read_scores(path: str | Path) -> list[Score]:

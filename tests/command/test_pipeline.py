@@ -8,15 +8,12 @@ from neuronx import probe_of
 from neuronx.command import pipeline
 from neuronx.errors import Unsuitable, UserError
 from neuronx.targets.target import Target
-from neuronx.types import Explanation, Unit
+from neuronx.types import Explanation, Found, Unit
 
 
 class Suits:
     def explain(self, target, probe, trainer):
-        return [Explanation(Unit("0", 0), (("bright", 1.0),))]
-
-    def tables(self, target, probe, trainer):
-        return {"more.csv": (["unit"], [[0]])}
+        return Found([Explanation(Unit("0", 0), (("bright", 1.0),))], {"more.csv": (["unit"], [[0]])})
 
 
 class DoesNotSuit:

@@ -5,7 +5,7 @@ From Python, `neuronx.milan` is this package: `neuronx.milan.pretrained("base")(
 
 from typing import Any
 
-from neuronx.lazy import first_used
+from neuronx import first_used
 
 _PUBLIC = {
     "Captions": "captioner",

@@ -9,7 +9,7 @@ from neuronx.methods.pure.clusters import PartOptions
 from neuronx.methods.pure.gates import GateOptions, SplitUnits, centres
 from neuronx.methods.pure.references import Findings, ReferenceOptions, asked_units, find_parts, find_references
 from neuronx.methods.pure.samples import samples_of
-from neuronx.types import Cell, Found, Method, PartSamples, TrainerFactory, Unit, as_found
+from neuronx.types import Cell, Found, Method, PartSamples, TrainerFactory, Unit, as_found, encoders_of
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -54,6 +54,11 @@ class Pure(ReferenceOptions, PartOptions, GateOptions):
         """Of both methods together, such as pure-le_clip."""
         return f"pure-{self.describes}"
 
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Those of the method that describes."""
+        return encoders_of(self.describe[self.describes])
+
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Found:
         """Describes the parts of the units asked for that are split, `layer:unit/part`, and the others as they are.
 
@@ -78,7 +83,7 @@ class Pure(ReferenceOptions, PartOptions, GateOptions):
         for layer, found in findings.items():
             samples += _samples(target, probe, trainer, layer, found, said, self)
         rows = [row for layer, found in findings.items() for row in ranking(target.name, layer, found)]
-        return Found(explanations, {"units.csv": (COLUMNS, rows)}, samples, split)
+        return Found(explanations, {"units.csv": (COLUMNS, rows)}, samples, split, self.name)
 
 
 def study(target: "Target", probe: "Probe", trainer: TrainerFactory, options: Pure) -> dict[str, Findings]:
