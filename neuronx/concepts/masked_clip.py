@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
+from neuronx.targets.identity import transform_digest
 from neuronx.targets.preprocess import Preprocess
 from neuronx.types import Plain
 
@@ -44,7 +45,11 @@ class MaskedClip:
     @property
     def identity(self) -> dict[str, Plain]:
         """All that decides the embeddings, but for the pictures and the masks."""
-        return {"masked": self.target.digest, "published_masks": self.published_masks}
+        return {
+            "masked": self.target.digest,
+            "transform": transform_digest(self.target.transform),
+            "published_masks": self.published_masks,
+        }
 
     @property
     def attends(self) -> bool:

@@ -28,6 +28,7 @@ from neuronx.recording.walk import watch
 from neuronx.store.cache import UNKEYED, Contents, Draft, Entry, entry, open_or_draft
 from neuronx.store.processes import on_first, start
 from neuronx.targets.dictionary import SUFFIX
+from neuronx.targets.identity import transform_digest
 from neuronx.targets.target import Target
 from neuronx.types import Activations, Plain, TrainerFactory, Unit
 
@@ -207,7 +208,7 @@ def identity(target: Target, layer: str, probe: Probe, runner: Trainer) -> dict[
         "dictionary": target.dictionary.digest if target.dictionary is not None and layer.endswith(SUFFIX) else None,
         "probe": probe.fingerprint,
         "images": len(probe),
-        "transform": repr(target.transform),
+        "transform": transform_digest(target.transform),
         "precision": str(runner.precision),
     }
 

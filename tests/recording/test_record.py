@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -207,3 +208,18 @@ def test_two_processes_give_the_same_bytes_as_one(tmp_path, images, files, run):
     assert run(tmp_path / "one", "record", "1", str(images), "0").wait(120) == 0
     assert run(tmp_path / "two", "record", "2", str(images), "0").wait(120) == 0
     assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+@pytest.mark.parametrize("what", [lambda: (number for number in [1]), threading.Lock])
+def test_what_cannot_be_keyed_is_not_kept_and_said_once(job, trainer, own_cache, what, caplog):
+    target, plain, state = job.small_target({"4": "none"}), job.small_target().transform, what()
+
+    def transform(pictures):
+        return plain(pictures) if state is not None else pictures
+
+    target = dataclasses.replace(target, transform=transform)
+    first = record(target, job.Noise(21), trainer)["4"].values
+    assert torch.equal(record(target, job.Noise(21), trainer)["4"].values, first)
+    said = [entry.getMessage() for entry in caplog.records if "cannot be keyed" in entry.getMessage()]
+    assert len(said) == 1 and said[0].startswith("The transform cannot be keyed (it holds an object of type")
+    assert not (own_cache / "recordings").exists(), "it lies in a folder that goes with this process"

@@ -25,7 +25,7 @@ from neuronx.recording.maps import masks
 from neuronx.recording.pictures import View, view
 from neuronx.recording.whole import whole_images
 from neuronx.store.cache import digest
-from neuronx.targets.identity import module_digest
+from neuronx.targets.identity import module_digest, transform_digest
 from neuronx.types import Explanation, Plain, TrainerFactory
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class ExemplarSource:
             "layer": self.exemplars.layer,
             "images": self.probe.fingerprint,
             "view": repr(self.view),
+            "transform": transform_digest(self.target.transform),
             "exemplars": content.hexdigest(),
         }
 

@@ -12,6 +12,7 @@ from neuronx.scoring.ablation.curves import Curves, linear_curves, nodes, tail_c
 from neuronx.scoring.ablation.head import LinearHead
 from neuronx.scoring.ablation.replacing import Losses, losses
 from neuronx.store.cache import entry, read_or_make
+from neuronx.targets.identity import transform_digest
 from neuronx.types import Plain, TrainerFactory
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Measuring:
             "pool": target.layers[self.layer],
             "prefix": target.prefix_tokens,
             "channels": target.channels,
-            "transform": repr(target.transform),
+            "transform": transform_digest(target.transform),
             "probe": self.probe.fingerprint,
             "content": content.hexdigest(),
             "temperature": self.temperature,
