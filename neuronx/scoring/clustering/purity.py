@@ -16,7 +16,13 @@ from neuronx.concepts.mean_tokens import mean_tokens
 from neuronx.errors import UserError
 from neuronx.metrics.purity import Alignment, alignment, nearest, pair_distances, separation, shuffled
 from neuronx.recording.record import record
-from neuronx.scoring.clustering.purity_tables import Measured, Studied, alignment_table, purity_table, score_rows
+from neuronx.scoring.clustering.purity_tables import (
+    ClusterDistances,
+    LayerPurity,
+    alignment_table,
+    purity_table,
+    score_rows,
+)
 from neuronx.scoring.floors import CEILING
 from neuronx.targets.target import Target
 from neuronx.types import Explanation, Judge, PartSamples, Scores, TrainerFactory
@@ -24,7 +30,6 @@ from neuronx.types import Explanation, Judge, PartSamples, Scores, TrainerFactor
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
 
-MEANS = ("intra", "inter", "overall", "random_intra", "random_inter")
 UNITS = 64
 """Units at a time."""
 Vectors = tuple[Tensor, Tensor]
@@ -119,7 +124,7 @@ class Purity:
                 train images; layers without a lower one.
         """
         space = self._space(judge)
-        studies: list[Studied] = []
+        layers: list[LayerPurity] = []
         samples: list[PartSamples] = []
         for layer, pool in target.layers.items():
             sample = self.references.sample(target, probe, trainer, layer)
@@ -128,7 +133,7 @@ class Purity:
                 vectors["embeddings"] = self._embed(self.embeddings, sample.patches, trainer), sample.at
             vectors[CEILING] = self._embed(space, sample.patches, trainer), sample.at
             live = sample.counted.sum(1) >= 2 * max(self.ks)
-            study = Studied(
+            purity = LayerPurity(
                 target=target.name,
                 layer=target.canonical(layer),
                 pool=pool,
@@ -138,20 +143,20 @@ class Purity:
                 space=space.name,
                 crop=self.references.crop,
                 images=f"{probe.name}/train:{len(probe.splits['train'])}",
-                measured=self._measure(vectors, sample.counted, live),
+                distances=self._distances(vectors, sample.counted, live),
                 aligned=self._align(vectors, sample.counted, live),
             )
-            studies.append(study)
+            layers.append(purity)
             if self.shown:
-                samples += self.references.show(target, probe, trainer, sample, self._purest(study), min(self.ks))
-        rows = [row for study in studies for row in score_rows(study, self.ks)]
-        tables = {"purity.csv": purity_table(studies, self.seed), "alignment.csv": alignment_table(studies, self.seed)}
+                samples += self.references.show(target, probe, trainer, sample, self._clearest(purity), min(self.ks))
+        rows = [row for purity in layers for row in score_rows(purity, self.ks)]
+        tables = {"purity.csv": purity_table(layers, self.seed), "alignment.csv": alignment_table(layers, self.seed)}
         return Scores(rows, tables, samples)
 
-    def _purest(self, study: Studied) -> Tensor:
+    def _clearest(self, purity: LayerPurity) -> Tensor:
         """Which units are pictured: places among those asked for."""
-        live = study.live.nonzero().squeeze(1)
-        gaps = [m.gap for m in study.measured if (m.way, m.k, m.held) == ("pure", min(self.ks), False)]
+        live, smallest = purity.live.nonzero().squeeze(1), ("pure", min(self.ks), False)
+        gaps = [own.gap for own in purity.distances if (own.method, own.k, own.held_out) == smallest]
         return live[gaps[0].argsort(descending=True, stable=True)[: self.shown]] if gaps else live
 
     def _space(self, judge: Judge) -> "Clip | Target":
@@ -161,10 +166,10 @@ class Purity:
                 f"sim=purity measures distances between pictures, and judge={judge.name} embeds none: take a CLIP as "
                 "judge=, or name a network as sim.purity.space."
             )
-        mine = self.embeddings
-        if mine is not None and _identity(mine) == _identity(space):
+        own = self.embeddings
+        if own is not None and _identity(own) == _identity(space):
             raise UserError(
-                f"sim=purity clusters by {mine.name} and measures distances in the same space: take another judge=, "
+                f"sim=purity clusters by {own.name} and measures distances in the same space: take another judge=, "
                 "or sim.purity.embeddings=null."
             )
         return space
@@ -175,51 +180,38 @@ class Purity:
             return record(by, patches, trainer)[next(iter(by.layers))].values
         return mean_tokens(by, patches, trainer) if self.tokens else by.embed_images(patches, trainer)
 
-    def _measure(self, vectors: Mapping[str, Vectors], counted: Tensor, live: Tensor) -> list[Measured]:
-        """What was measured of the live units: by each kind of vectors, each k, all references and held out."""
+    def _distances(self, vectors: Mapping[str, Vectors], counted: Tensor, live: Tensor) -> list[ClusterDistances]:
+        """Of the live units: by each kind of vectors, each k, all references and held out."""
         table, at = vectors[CEILING]
-        found: dict[tuple[str, int, bool], list[Measured]] = {}
-        for some in live.nonzero().squeeze(1).split(UNITS):
-            own = counted[some]
-            far = pair_distances(table[at[some]])
+        means: dict[tuple[str, int, bool], list[tuple[Tensor, ...]]] = {}
+        for units in live.nonzero().squeeze(1).split(UNITS):
+            own = counted[units]
+            far = pair_distances(table[at[units]])
             # Every other reference, counted by rank, so that both halves fire alike.
             fits = own & (own.cumsum(1) % 2 == 1)
-            for way, (values, where) in vectors.items():
-                points = values[where[some]]
+            for method, (values, where) in vectors.items():
+                points = values[where[units]]
                 for k in self.ks:
                     labels = self.references.cluster(points, own, k)
-                    there = nearest(points, self.references.cluster(points, fits, k), own & ~fits)
-                    for held, ours in ((False, labels), (True, there)):
-                        one = self._one(way, k, held, far, ours, int(some[0]))
-                        found.setdefault((way, k, held), []).append(one)
-        return [_joined(ones) for ones in found.values()]
+                    others = nearest(points, self.references.cluster(points, fits, k), own & ~fits)
+                    seed = self.seed + 10_000 * int(units[0]) + 1000 * k
+                    means.setdefault((method, k, False), []).append(self._means(far, labels, seed))
+                    means.setdefault((method, k, True), []).append(self._means(far, others, seed))
+        return [ClusterDistances(*key, *map(torch.cat, zip(*some, strict=True))) for key, some in means.items()]
 
-    def _one(self, way: str, k: int, held: bool, far: Tensor, labels: Tensor, first: int) -> Measured:
-        seeds = (self.seed + 10_000 * first + 1000 * k + draw for draw in range(self.draws))
-        drawn = [separation(far, shuffled(labels, seed)) for seed in seeds]
-        return Measured(way, k, held, *_parts(separation(far, labels)), *_mean(drawn))
+    def _means(self, far: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, ...]:
+        """Intra and inter of clusters, and of the same with shuffled labels."""
+        own, drawn = separation(far, labels), [separation(far, shuffled(labels, seed + n)) for n in range(self.draws)]
+        intra, inter = torch.stack([each.intra for each in drawn]), torch.stack([each.inter for each in drawn])
+        return own.intra, own.inter, intra.mean(0), inter.mean(0)
 
     def _align(self, vectors: Mapping[str, Vectors], counted: Tensor, live: Tensor) -> dict[str, Alignment]:
         """How distances of each kind of vectors follow those in the space."""
-        some = live.nonzero().squeeze(1)
-        far = {way: pair_distances(values[where[some]]) for way, (values, where) in vectors.items()}
-        return {way: alignment(far[way], far[CEILING], counted[some], seed=self.seed) for way in far if way != CEILING}
+        units = live.nonzero().squeeze(1)
+        far = {method: pair_distances(values[where[units]]) for method, (values, where) in vectors.items()}
+        space = far.pop(CEILING)
+        return {method: alignment(own, space, counted[units], seed=self.seed) for method, own in far.items()}
 
 
-def _identity(one: "Clip | Target") -> str:
-    return one.encoder.identity if isinstance(one, Clip) else one.digest
-
-
-def _parts(one: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return one.intra, one.inter, one.overall
-
-
-def _mean(drawn: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """Intra and inter of several shuffles."""
-    return torch.stack([one.intra for one in drawn]).mean(0), torch.stack([one.inter for one in drawn]).mean(0)
-
-
-def _joined(ones: Sequence[Measured]) -> Measured:
-    """The same of several groups of units."""
-    means = (torch.cat([getattr(one, name) for one in ones]) for name in MEANS)
-    return Measured(ones[0].way, ones[0].k, ones[0].held, *means)
+def _identity(network: "Clip | Target") -> str:
+    return network.encoder.identity if isinstance(network, Clip) else network.digest
