@@ -1,10 +1,11 @@
-"""Are units told apart that are known to mean two things? Planted ones are sums of two units of different meaning.
+"""Does PURE find the parts of units that are known to mean two things? Planted units are sums of two other units.
 
-What is known of them: which of the two sources each reference is of, and what each part should do on any image. Planted
-beside them are pure ones, of one source.
+For each of them it is known which of its two sources each reference is of, and what each part should do on any image.
+Units of one source are planted beside them, which should stay whole.
 """
 
 import itertools
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +15,16 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.methods.pure.method import Pure, split_target, study
+from neuronx.methods.pure.method import Pure, part_columns, split_target, study
 from neuronx.recording.record import record
 from neuronx.targets.planted import planted, sums_of
-from neuronx.types import TrainerFactory, Unit
+from neuronx.types import Cell, TrainerFactory, Unit
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
+
+RECOVERY = ("unit", "sources", "p", "split", "parts", "rand", "part", "whole")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Garden:
 
     Attributes:
         target: With the layer `<layer>.planted`.
-        pairs: (M, 2) int64, the sources of each planted unit; the same twice for a pure one.
+        pairs: (M, 2) int64, the sources of each planted unit; the same twice for one of a single source.
         shares: (N, M, 2) float32, what each source adds to the unit on each image.
         names: What the sources mean, by unit of the layer.
     """
@@ -53,7 +56,7 @@ class Garden:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What became of one planted unit.
+    """What PURE made of one planted unit.
 
     Attributes:
         unit: The unit.
@@ -61,8 +64,8 @@ class Recovery:
         p: Of the test that it is polysemantic.
         split: Whether it was split.
         parts: Into how many parts.
-        rand: Adjusted Rand index of the references' parts and the source that adds more there; NaN for pure units and
-            those left whole.
+        rand: Adjusted Rand index of the references' parts and the source that adds more there; NaN for units of one
+            source and those left whole.
         part: Mean over the sources of the correlation, on test images, of the source and the part that is most like it.
         whole: The same of the source and the whole unit.
     """
@@ -75,6 +78,12 @@ class Recovery:
     rand: float
     part: float
     whole: float
+
+    @property
+    def row(self) -> tuple[Cell, ...]:
+        """Of `planted.csv`."""
+        numbers = self.p, int(self.split), self.parts, self.rand, self.part, self.whole
+        return self.unit.index, " + ".join(self.sources), *numbers
 
 
 def plant(
@@ -98,7 +107,7 @@ def plant(
         UserError: No labels, or too few units that fire or differ.
     """
     if probe.labels is None or not probe.class_names:
-        raise UserError(f"`{probe.name}` has no labels, which tell what the sources of planted units mean.")
+        raise UserError(f"`{probe.name}` has no labels, which say what the sources of planted units mean.")
     layer = target.canonical(layer)
     pool = target.layers.get(layer) or target.layer_table(layers=[layer])[0].poolings[0]
     fires = record(target, probe, trainer, {layer: pool})[layer].values.clamp(min=0)
@@ -134,37 +143,32 @@ def recover(garden: Garden, pure: Pure, probe: "Probe", trainer: TrainerFactory)
     """
     from sklearn.metrics import adjusted_rand_score
 
-    findings = study(garden.target, probe, trainer, pure)
-    found = findings[garden.layer]
-    recorded = record(split_target(garden.target, findings, pure), probe, trainer)[garden.layer]
+    layer, findings = garden.layer, study(garden.target, probe, trainer, pure)
+    split = split_target(garden.target, findings, pure)
+    columns = part_columns(split, layer)
     test = probe.split("test")
-    values = recorded.values[test]
-    columns: dict[int, list[int]] = {}
-    for column, unit in enumerate(recorded.units):
-        columns.setdefault(unit.index, []).append(column)
-    made = []
-    for at, pair in enumerate(garden.pairs.tolist()):
-        whole, *parts = columns[at]
-        sources = list(dict.fromkeys(pair))
-        share = garden.shares[test, at, : len(sources)]
-        rows = found.references.rows[at]
-        labels = found.clusters.labels[at]
-        true = garden.shares[rows, at].argmax(1)
-        two = len(sources) == 2 and bool(parts)
-        r = _correlations(values[:, [whole, *parts]], share)
-        made.append(
+    values = record(split, probe, trainer)[layer].values[test]
+    found = findings[layer]
+    recovered = []
+    for unit, pair in enumerate(garden.pairs.tolist()):
+        sources, parts = list(dict.fromkeys(pair)), columns.get(unit, [])
+        labels = found.clusters.labels[unit]
+        counted = labels >= 0
+        stronger = garden.shares[found.references.rows[unit], unit].argmax(1)
+        whole, *own = _correlations(values[:, [unit, *parts]], garden.shares[test, unit, : len(sources)])
+        recovered.append(
             Recovery(
-                Unit(garden.layer, at),
-                tuple(garden.names[source] for source in sources),
-                float(found.verdicts.p[at]),
-                bool(parts),
-                max(1, len(parts)),
-                float(adjusted_rand_score(true[labels >= 0], labels[labels >= 0])) if two else torch.nan,
-                float(r[1:].amax(0).mean()) if parts else torch.nan,
-                float(r[0].mean()),
+                unit=Unit(layer, unit),
+                sources=tuple(garden.names[source] for source in sources),
+                p=float(found.verdicts.p[unit]),
+                split=bool(parts),
+                parts=max(1, len(parts)),
+                rand=adjusted_rand_score(stronger[counted], labels[counted]) if parts and sources[1:] else math.nan,
+                part=float(torch.stack(own).amax(0).mean()) if parts else math.nan,
+                whole=float(whole.mean()),
             )
         )
-    return made
+    return recovered
 
 
 def _correlations(a: Tensor, b: Tensor) -> Tensor:
@@ -174,19 +178,19 @@ def _correlations(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(norms > 0, a.T @ b / norms.clamp(min=1e-300), 0.0)
 
 
-def summary(found: Sequence[Recovery]) -> dict[str, float]:
+def summary(recovered: Sequence[Recovery]) -> dict[str, float]:
     """Means over planted units, by name."""
-    double = [one for one in found if len(one.sources) == 2]
-    single = [one for one in found if len(one.sources) == 1]
-    split = [one for one in double if one.split]
+    double = [unit for unit in recovered if len(unit.sources) == 2]
+    single = [unit for unit in recovered if len(unit.sources) == 1]
+    split = [unit for unit in double if unit.split]
 
     def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values) if values else float("nan")
+        return sum(values) / len(values) if values else math.nan
 
     return {
-        "share of double units that are split": mean([one.split for one in double]),
-        "share of single units that are left whole": mean([not one.split for one in single]),
-        "adjusted Rand index of parts and sources": mean([one.rand for one in split]),
-        "correlation of parts with sources on test images": mean([one.part for one in split]),
-        "correlation of whole units with sources on test images": mean([one.whole for one in split]),
+        "share of double units that are split": mean([unit.split for unit in double]),
+        "share of single units that are left whole": mean([not unit.split for unit in single]),
+        "adjusted Rand index of parts and sources": mean([unit.rand for unit in split]),
+        "correlation of parts with sources on test images": mean([unit.part for unit in split]),
+        "correlation of whole units with sources on test images": mean([unit.whole for unit in split]),
     }

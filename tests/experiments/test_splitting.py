@@ -9,8 +9,7 @@ from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
 from neuronx.experiments.given import Given
 from neuronx.experiments.planting import plant, recover, summary
-from neuronx.experiments.split_scores import SplitScore, gains, groups_by_test, split_scores, with_terms
-from neuronx.experiments.splitting import Splitting
+from neuronx.experiments.splitting import SplitScore, Splitting, gains, groups_by_test, split_scores, with_terms
 from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.net_dissect.method import NetDissect
 from neuronx.methods.pure.method import Pure
@@ -33,8 +32,7 @@ def test_parts_and_wholes_have_as_many_terms(world, pure, trainer):
     judge = LabelConcepts(superclasses=False)
     (one,) = split_scores(pure, *world, judge, trainer, terms=1)
     assert (one.unit, one.parts, one.terms) == (Unit("high", 0), 2, 2)
-    split, _ = one.explanations
-    assert split.count("|") == 1 and "odd" in split and "even" in split
+    assert one.by_parts.count("|") == 1 and "odd" in one.by_parts and "even" in one.by_parts
     assert one.p < 0.01 and all(map(math.isfinite, (one.split, one.unsplit, one.free)))
     everything = split_scores(replace(pure, alpha=None), *world, judge, trainer, terms=1)
     assert [found.unit for found in everything] == [Unit("high", 0), Unit("high", 1)]
@@ -49,14 +47,14 @@ def test_gains_are_paired_differences_with_intervals():
     assert 0.1 < row["low"] < row["gain"] < row["high"] < 0.2
 
 
-def test_a_method_without_a_number_of_terms_is_told():
+def test_a_method_needs_a_number_of_terms():
     with pytest.raises(UserError, match="no number of terms"):
         with_terms(NetDissect(), 2)
     with pytest.raises(UserError, match="at least 1"):
         with_terms(LinearExplanations(LabelConcepts()), 0)
 
 
-def test_planted_units_are_told_from_pure_ones(trainer):
+def test_planted_units_of_two_sources_are_split(trainer):
     """The sources are the units of a layer that reads `low`: one for each channel of the pictures."""
     target, probe = network(), Meanings()
     eye = torch.zeros(8, 8)

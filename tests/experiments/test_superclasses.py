@@ -7,7 +7,7 @@ from oracles_pure_splits import Meanings, network
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
 from neuronx.experiments.given import Given
-from neuronx.experiments.superclasses import COLUMNS, Superclasses, summary
+from neuronx.experiments.superclasses import UNITS, Superclasses, summary
 from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.pure.method import Pure
 
@@ -32,7 +32,7 @@ def test_parts_of_a_unit_that_means_two_things_are_of_one_kind_each(given):
     text = Superclasses(references=40, levels=[0.5, "all"], draws=200).run(given)
     assert "3 units, of which the test of explain.pure splits 1;" in text
     rows = read(given.folder / "superclass_units.csv")
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == UNITS
     (two,) = (
         row for row in rows if row["unit"] == "0" and row["split by"] == "circuits, k=2" and row["level"] != "all"
     )

@@ -71,11 +71,10 @@ class Pure(ReferenceOptions, PartOptions, GateOptions):
         """
         findings = study(target, probe, trainer, self)
         split = split_target(target, findings, self)
-        parts, columns = split.parts or {}, {}
+        columns = {}
         for layer, found in findings.items():
-            own = target.layer_table(layers=[layer])[0].units
-            more = len(parts[layer].units) if layer in parts else 0  # parts are recorded after the units
-            columns[layer] = [*sorted(found.references.units[~found.split].tolist()), *range(own, own + more)]
+            whole = sorted(found.references.units[~found.split].tolist())
+            columns[layer] = whole + [column for parts in part_columns(split, layer).values() for column in parts]
         describer = self.describe[self.describes]
         explanations = as_found(describer.explain(replace(split, units=columns), probe, trainer)).explanations
         said = {explanation.unit: str(explanation) for explanation in explanations}
@@ -113,6 +112,15 @@ def split_target(target: "Target", findings: Mapping[str, Findings], options: Pu
                 options=GateOptions(gate=options.gate, learns_from=options.learns_from, quantile=options.quantile),
             )
     return replace(target, parts=parts)
+
+
+def part_columns(split: "Target", layer: str) -> dict[int, list[int]]:
+    """Split unit -> the columns of its parts in recordings of the layer, after those of the layer's own units."""
+    columns: dict[int, list[int]] = {}
+    if split.parts and layer in split.parts:
+        for column, unit in enumerate(split.parts[layer].units, split.layer_table(layers=[layer])[0].units):
+            columns.setdefault(unit.index, []).append(column)
+    return columns
 
 
 def _samples(

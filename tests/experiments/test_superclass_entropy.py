@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronx.errors import UserError
-from neuronx.experiments.entropy import inside, kinds, reshuffled
+from neuronx.experiments.superclasses import inside, kinds, reshuffled
 
 NAMES = ("cat", "dog", "car", "bus", "tree")
 TREE = {"thing": [0, 1, 2, 3, 4], "animal": [0, 1], "vehicle": [2, 3], "pet": [0, 1], "big": [3]}
