@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from neuronx.errors import UserError
+from neuronx.errors import Unsuitable, UserError
 from neuronx.report.figures import COLOURS, FLOOR, laid_out, write_figure
 from neuronx.report.head_weights import (
     Alignment,
@@ -78,7 +78,7 @@ def study_head(
     pool = target.select(layers=layer).layers[layer]
     head = find_linear_head(target, layer, pool, few_images(target, probe))
     if head is None:
-        raise UserError(
+        raise Unsuitable(
             f"The outputs of {target.name} are no linear function of `{layer}` pooled by {pool}; take the layer before "
             "its last linear layer, and the pooling between them."
         )
