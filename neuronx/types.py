@@ -65,11 +65,13 @@ class Activations:
         values: (N, K) float32, row i belongs to image i of the probe; memory-mapped, so do not write to it.
         units: The K units, in column order.
         pool: How each image's map or tokens became one number: avg, max, first, none or patch.
+        broken: Columns of units that are NaN or infinite on some image; their values are all 0.
     """
 
     values: "Tensor"
     units: tuple[Unit, ...]
     pool: str
+    broken: tuple[int, ...] = ()
 
     @property
     def layer(self) -> str:

@@ -69,14 +69,6 @@ def test_imports_point_one_way(path):
     assert not wrong, f"{file} must not import {sorted(wrong)}"
 
 
-# Modules that import each other today; each is on its way out.
-IN_CIRCLES = {
-    "recording.exemplars",
-    "recording.record",
-    "recording.virtual",
-}
-
-
 def test_no_import_circle():
     """Not even through imports in functions or for type checkers only."""
     modules = {
@@ -91,8 +83,7 @@ def test_no_import_circle():
         needs = {name: wanted for name, wanted in needs.items() if name not in free}
     while loose := {name for name in needs if not any(name in wanted for wanted in needs.values())}:
         needs = {name: wanted for name, wanted in needs.items() if name not in loose}
-    circles = {name.removeprefix("neuronx.") for name in needs} - IN_CIRCLES
-    assert not circles, f"circles among {sorted(circles)}"
+    assert not needs, f"circles among {sorted(needs)}"
 
 
 def test_no_method_imports_another():

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from neuronx.errors import UserError
 from neuronx.metrics.bootstrap import interval
-from neuronx.recording.walk import predict
+from neuronx.recording.forward_pass import predict
 from neuronx.targets.replay import Tail, class_logits
 from neuronx.types import TrainerFactory, Unit
 

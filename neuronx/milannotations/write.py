@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.recording.gather import gather
+from neuronx.recording.exemplars import gather
 from neuronx.recording.maps import masks
 from neuronx.recording.pictures import Gallery, gallery, view
 from neuronx.store.atomic import write_atomic

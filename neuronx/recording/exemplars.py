@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.recording.record import Recorder, identity, not_finite
-from neuronx.recording.tally import NotFinite, Tally, merge
-from neuronx.recording.virtual import exemplars_with_parts, with_parts
-from neuronx.recording.walk import Watcher, watch
+from neuronx.recording.forward_pass import Collector, collect, visit_outputs
+from neuronx.recording.maps import on_grid
+from neuronx.recording.record import Recorder, gates_of, identity, record, say_broken, with_parts, without_parts
+from neuronx.recording.tally import Tally, merge
 from neuronx.store.cache import Contents, Entry, entry, open_or_draft, packed
 from neuronx.store.processes import on_first, start
 from neuronx.targets.target import Target
@@ -37,6 +37,7 @@ class Exemplars:
         quantile: Of the thresholds, in (0, 1).
         grid: (h, w) of the layer's maps or patch tokens; None for one number an image, where the whole image counts.
         images: How many images were looked at.
+        broken: Units that are NaN or infinite on some image, as columns: their peaks are 0, and they never fire.
     """
 
     units: tuple[Unit, ...]
@@ -47,6 +48,7 @@ class Exemplars:
     quantile: float
     grid: tuple[int, int] | None
     images: int
+    broken: tuple[int, ...] = ()
 
     @property
     def layer(self) -> str:
@@ -87,13 +89,14 @@ def find_exemplars(
         Layer -> exemplars of the whole layer, in the order of `layers`.
 
     Raises:
-        UserError: k or the quantile out of range, an unknown layer, activations that are NaN or infinite, a full disk.
+        UserError: k or the quantile out of range, an unknown layer, one all of whose units are NaN or infinite,
+            a full disk.
     """
     runner = trainer()
     names = target.layers if layers is None else layers
     finder = Finder(target, probe, runner, names, k=k, quantile=quantile, rows=rows, tail_mb=tail_mb)
     if finder.layers:
-        watch(target, probe, runner, [finder], finder.rows, batch_size)
+        collect(target, probe, runner, [finder], finder.rows, batch_size)
     return exemplars_with_parts(finder.finish(runner), target, probe, trainer, finder.rows)
 
 
@@ -134,9 +137,9 @@ def observe(
     runner = trainer()
     recorder = Recorder(target, probe, runner, layers, batch_size)
     finder = Finder(target, probe, runner, recorder.poolings, k=k, quantile=quantile, rows=rows, tail_mb=tail_mb)
-    watchers: list[Watcher] = [watcher for watcher in (recorder, finder) if watcher.layers]
-    if watchers:
-        watch(target, probe, runner, watchers, None if recorder.layers else finder.rows, batch_size)
+    collectors: list[Collector] = [collector for collector in (recorder, finder) if collector.layers]
+    if collectors:
+        collect(target, probe, runner, collectors, None if recorder.layers else finder.rows, batch_size)
     recorded, exemplars = recorder.finish(runner), finder.finish(runner)
     return (
         with_parts(recorded, target, probe, trainer),
@@ -144,10 +147,157 @@ def observe(
     )
 
 
-class Finder:
-    """Watches a pass and tallies what excites the units of several layers; see `find_exemplars`.
+def whole_images(
+    target: Target,
+    probe: Probe,
+    trainer: TrainerFactory,
+    layers: Mapping[str, str],
+    *,
+    k: int = 15,
+    quantile: float = 0.99,
+) -> dict[str, Exemplars]:
+    """The images of train and val on which each unit's pooled activation is largest; no place in them counts.
 
-    `of` is what the values that it is shown depend on besides the layer, where they are not its activations.
+    Args:
+        target: The network.
+        probe: The images.
+        trainer: Makes the trainer of the pass.
+        layers: Layer -> pooling.
+        k: Images of each unit; all if there are fewer.
+        quantile: Of the thresholds, over images.
+
+    Raises:
+        UserError: As `record`.
+    """
+    rows = probe.split("train", "val")
+    found = {}
+    for layer, one in record(target, probe, trainer, dict(layers)).items():
+        values = one.values[rows]
+        # Stable, so that of equals the smaller row is first.
+        best = values.argsort(dim=0, descending=True, stable=True)[:k]
+        thresholds = torch.cat([part.quantile(quantile, dim=0) for part in values.split(1024, 1)])
+        peaks = values.gather(0, best).T.contiguous()
+        places = torch.zeros_like(best.T)
+        found[layer] = Exemplars(
+            one.units, rows[best].T, peaks, places, thresholds, quantile, None, len(rows), one.broken
+        )
+    return found
+
+
+def exemplars_with_parts(
+    found: dict[str, Exemplars], target: Target, probe: Probe, trainer: TrainerFactory, rows: Tensor
+) -> dict[str, Exemplars]:
+    """Exemplars of layers with those of the parts after them, where a layer has parts.
+
+    A part fires above its unit's threshold, and where its peaks are in an image was not looked for: -1.
+
+    Args:
+        found: Layer -> exemplars of the layer's own units.
+        target: With the parts.
+        probe: The images.
+        trainer: Makes trainers.
+        rows: The images that were looked at.
+    """
+    made = dict(found)
+    for layer, one in found.items():
+        if not target.parts or layer not in target.parts:
+            continue
+        units, gates = gates_of(target, layer, probe, trainer)
+        how = "none" if one.grid is None else "max"
+        peaks = record(without_parts(target), probe, trainer, {layer: how})[layer].values
+        of = torch.tensor([unit.index for unit in units])
+        shares = peaks[rows][:, of] * gates[rows]
+        best = shares.argsort(dim=0, descending=True, stable=True)[: one.rows.shape[1]]
+        made[layer] = replace(
+            one,
+            units=one.units + units,
+            rows=torch.cat([one.rows, rows[best].T]),
+            peaks=torch.cat([one.peaks, shares.gather(0, best).T]),
+            places=torch.cat([one.places, torch.full_like(best.T, -1)]),
+            thresholds=torch.cat([one.thresholds, one.thresholds[of]]),
+            broken=(*one.broken, *(len(one.units) + at for at, unit in enumerate(units) if unit.index in one.broken)),
+        )
+    return made
+
+
+def gather(
+    found: Mapping[str, Exemplars], units: Mapping[str, Tensor], target: Target, probe: Probe, trainer: TrainerFactory
+) -> tuple[dict[str, Tensor], Trainer | None]:
+    """The maps of some units on their exemplars, of all layers in one pass.
+
+    They are kept as small as the layer makes them, 4 h w bytes each: for 15 exemplars 6 MB of 2,048 units on a grid of
+    7 x 7, 48 MB of 64 units on 112 x 112.
+
+    Args:
+        found: Layer -> its exemplars.
+        units: Layer -> (U,) indices of the units that are wanted.
+        target: The network.
+        probe: The images.
+        trainer: Makes the trainer that runs the pass; every process of it gets all maps.
+
+    Returns:
+        Layer -> maps (U, k, h, w) float32, without the layers that have no positions; and the trainer, None if there
+        was nothing to run.
+    """
+    pairs = {
+        layer: _Pairs(one.rows[units[layer]], _own(one, units[layer]), one.grid)
+        for layer, one in found.items()
+        if one.grid is not None
+    }
+    if not pairs:
+        return {}, None
+
+    def visit(rows: Tensor, outputs: Mapping[str, Tensor]) -> None:
+        for layer, mine in pairs.items():
+            mine.take(rows, on_grid(outputs[layer], target.prefix_tokens or 0))
+
+    rows = torch.cat([mine.rows for mine in pairs.values()]).unique()
+    runner = visit_outputs(target, probe, trainer, list(pairs), visit, rows)
+    if runner.world_size == 1:
+        return {layer: mine.maps for layer, mine in pairs.items()}, runner
+    # Each exemplar's map was made by one process and is zero on all others.
+    return {layer: _sum(mine.maps, runner) for layer, mine in pairs.items()}, runner
+
+
+@dataclass(init=False)
+class _Pairs:
+    """The exemplars of a layer's units, (unit, rank) pairs sorted by image, and their maps as they come.
+
+    Attributes:
+        rows: (P,) of the images, sorted.
+        maps: (U, k, h, w) float32.
+    """
+
+    rows: Tensor
+    maps: Tensor
+
+    def __init__(self, rows: Tensor, units: Tensor, grid: tuple[int, int]) -> None:
+        self.rows, self.order = rows.reshape(-1).sort()
+        self.units = units.repeat_interleave(rows.shape[1])[self.order]
+        self.maps = torch.zeros(*rows.shape, *grid)
+
+    def take(self, rows: Tensor, grids: Tensor) -> None:
+        """Keeps what is wanted of the maps (B, K, h, w) of images `rows` (B,), which are sorted."""
+        first, last = torch.searchsorted(self.rows, torch.stack([rows[0], rows[-1] + 1])).tolist()
+        if first < last:
+            image = torch.searchsorted(rows, self.rows[first:last]).to(grids.device)
+            unit = self.units[first:last].to(grids.device)
+            self.maps.flatten(0, 1)[self.order[first:last]] = grids[image, unit].float().cpu()
+
+
+def _own(exemplars: Exemplars, units: Tensor) -> Tensor:
+    """The units of the layer whose maps are looked at: a part of a unit has its unit's."""
+    return torch.tensor([exemplars.units[unit].index for unit in units.tolist()], dtype=torch.int64)
+
+
+def _sum(maps: Tensor, runner: Trainer) -> Tensor:
+    return runner.strategy.reduce(maps.to(runner.strategy.root_device), reduce_op="sum").cpu()
+
+
+class Finder:
+    """The collector of what excites the units of several layers; see `find_exemplars`.
+
+    `of` is what the values that it is given depend on besides the layer, where they are not its activations.
     """
 
     def __init__(
@@ -193,21 +343,21 @@ class Finder:
         """The batches that no layer needs."""
         return set.intersection(*(set(tally.done(batches)) for tally in self.tallies.values()))
 
-    def look(self, layer: str, output: Tensor, rows: Tensor) -> None:
+    def collect(self, layer: str, output: Tensor, rows: Tensor) -> None:
         """Tallies a batch for the time being."""
-        self.tallies[layer].look(output, rows, self.target.prefix_tokens or 0)
+        self.tallies[layer].add(output, rows, self.target.prefix_tokens or 0)
 
-    def keep(self, rows: Tensor) -> None:
+    def end_batch(self, rows: Tensor) -> None:
         """Takes it for good."""
         for tally in self.tallies.values():
-            tally.keep()
+            tally.confirm()
         if sum(tally.nbytes for tally in self.tallies.values()) >= self.budget:
-            self.flush()
+            self.save()
 
-    def flush(self) -> None:
+    def save(self) -> None:
         """Writes what is in memory to the store."""
         for tally in self.tallies.values():
-            tally.flush()
+            tally.save()
 
     def finish(self, runner: Trainer) -> dict[str, Exemplars]:
         """Publishes what all processes have found, and reads all layers asked for."""
@@ -218,13 +368,12 @@ class Finder:
     def _merge(self) -> dict[str, Contents]:
         found = {}
         for layer, tally in self.tallies.items():
-            try:
-                head, thresholds = merge(tally.draft, self.wanted, self.k, self.quantile)
-            except NotFinite as error:
-                raise not_finite(self.target, layer, error.unit, error.row) from None
+            head, thresholds = merge(tally.draft, self.wanted, self.k, self.quantile)
+            broken = head.broken.nonzero().flatten().tolist()
+            say_broken(self.target, layer, broken, len(head.broken))
             tensors = {"rows": head.rows, "peaks": head.peaks, "places": head.places, "thresholds": thresholds}
             facts: dict[str, Plain] = {"target": self.target.name, "layer": layer, "images": len(self.rows)}
-            facts |= {"grid": head.grid.tolist() or None, "quantile": self.quantile}
+            facts |= {"grid": head.grid.tolist() or None, "quantile": self.quantile, "broken": broken}
             found[layer] = tally.draft.publish(packed(tensors), **facts)
         return found
 
@@ -249,4 +398,5 @@ def _read(layer: str, contents: Contents) -> Exemplars:
         quantile=facts["quantile"],
         grid=tuple(facts["grid"]) if facts["grid"] else None,
         images=facts["images"],
+        broken=tuple(facts.get("broken", [])),
     )

@@ -1,4 +1,4 @@
-"""Recording: one `Trainer.predict` pass over a probe gives the activations of every layer asked for.
+"""Recording: one forward pass over a probe gives the activations of every layer asked for.
 
 What was recorded is kept in the store under a key of everything that it depends on: the network's digest, the layer,
 its pooling, the pictures, the transform, the precision. Values of two batch sizes or devices agree to rounding, so
@@ -10,21 +10,23 @@ byte.
 """
 
 import io
+import logging
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from lightning import Trainer
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save as packed
 from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.recording.pooling import pooled
-from neuronx.recording.virtual import with_parts
-from neuronx.recording.walk import watch
+from neuronx.recording.forward_pass import collect
+from neuronx.recording.maps import pooled
 from neuronx.store.cache import UNKEYED, Contents, Draft, Entry, entry, open_or_draft
 from neuronx.store.processes import on_first, start
 from neuronx.targets.dictionary import SUFFIX
@@ -34,6 +36,8 @@ from neuronx.types import Activations, Plain, TrainerFactory, Unit
 
 FLUSH_BYTES = 32 * 2**20
 VALUES = "values.npy"
+
+log = logging.getLogger("neuronx")
 
 
 def record(
@@ -63,17 +67,18 @@ def record(
         layer's own units where the target has them.
 
     Raises:
-        UserError: An unknown layer, a pooling that does not fit, activations that are NaN or infinite, a full disk.
+        UserError: An unknown layer, a pooling that does not fit, a layer all of whose units are NaN or infinite on some
+            image, a full disk.
     """
     runner = trainer()
     recorder = Recorder(target, probe, runner, layers, batch_size, store)
     if recorder.layers:
-        watch(target, probe, runner, [recorder], batch_size=batch_size)
+        collect(target, probe, runner, [recorder], batch_size=batch_size)
     return with_parts(recorder.finish(runner), target, probe, trainer)
 
 
 class Recorder:
-    """Watches a pass over all images of a probe and writes down what layers do, pooled, batch by batch.
+    """The collector of pooled activations of all images of a probe, written down batch by batch.
 
     Args:
         target: The network.
@@ -121,26 +126,26 @@ class Recorder:
 
         return on_first(on_disk)
 
-    def look(self, layer: str, output: Tensor, rows: Tensor) -> None:
+    def collect(self, layer: str, output: Tensor, rows: Tensor) -> None:
         """Pools the output."""
         self.found[layer] = pooled(output, self.poolings[layer], self.target.prefix_tokens or 0)
 
-    def keep(self, rows: Tensor) -> None:
+    def end_batch(self, rows: Tensor) -> None:
         """Takes the pooled values of a batch."""
         number = int(rows[0]) // self.batch_size
         for layer in self.todo:
             self.waiting[layer][number] = self.found[layer].cpu()
         if sum(values.nbytes for kept in self.waiting.values() for values in kept.values()) >= FLUSH_BYTES:
-            self.flush()
+            self.save()
 
-    def flush(self) -> None:
+    def save(self) -> None:
         """Writes the waiting batches, one shard a layer."""
         for layer, kept in self.waiting.items():
             if kept:
                 numbers = sorted(kept)
                 tensors = {"batches": torch.tensor(numbers), "values": torch.cat([kept[b] for b in numbers])}
                 name = f"shard-{self.batch_size}-{numbers[0]:06d}-{len(numbers):04d}.safetensors"
-                self.todo[layer].write(name, save(tensors))
+                self.todo[layer].write(name, packed(tensors))
                 kept.clear()
 
     def finish(self, runner: Trainer) -> dict[str, Activations]:
@@ -176,27 +181,40 @@ class Recorder:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
-        def values() -> Iterator[bytes]:
-            yield header.getvalue()
+        def batches() -> Iterator[Tensor]:
             for b in range(len(shards)):
                 path, place = shards[b]
                 with safe_open(path, "pt") as shard:
-                    batch = shard.get_slice("values")[place * self.batch_size : (place + 1) * self.batch_size]
-                if not bool(batch.isfinite().all()):
-                    row, unit = (~batch.isfinite()).nonzero()[0].tolist()
-                    draft.discard()
-                    raise not_finite(self.target, layer, unit, b * self.batch_size + row)
-                yield batch.numpy().tobytes()
+                    yield shard.get_slice("values")[place * self.batch_size : (place + 1) * self.batch_size]
 
-        return draft.publish({VALUES: values()}, target=self.target.name, layer=layer, shape=list(shape))
+        sound = torch.ones(shape[1], dtype=torch.bool)
+        for batch in batches():
+            sound &= batch.isfinite().all(0)
+        broken = (~sound).nonzero().flatten().tolist()
+        say_broken(self.target, layer, broken, shape[1])
+
+        def values() -> Iterator[bytes]:
+            yield header.getvalue()
+            for batch in batches():
+                yield batch.masked_fill(~sound, 0.0).numpy().tobytes()
+
+        facts: dict[str, Plain] = {"target": self.target.name, "layer": layer, "shape": list(shape), "broken": broken}
+        return draft.publish({VALUES: values()}, **facts)
 
 
-def not_finite(target: Target, layer: str, unit: int, row: int) -> UserError:
-    """Builds the error for an activation that is NaN or infinite."""
-    return UserError(
-        f"Layer `{layer}` of {target.name}: unit {unit} is NaN or infinite on image {row}; "
-        "check the network's weights and transform. Nothing was kept of this layer."
-    )
+def say_broken(target: Target, layer: str, broken: Sequence[int], units: int) -> None:
+    """Says in one line which units are broken; UserError where no other unit is left."""
+    if len(broken) == units:
+        raise UserError(
+            f"Layer `{layer}` of {target.name}: every unit is NaN or infinite on some image; check the "
+            "network's weights and transform."
+        )
+    if broken:
+        others = f" and {len(broken) - 5} others" if len(broken) > 5 else ""
+        log.warning(
+            f"Layer `{layer}` of {target.name}: {len(broken)} of {units} units are NaN or infinite on some image "
+            f"({', '.join(map(str, broken[:5]))}{others}). They are broken: only the others are explained and scored."
+        )
 
 
 def identity(target: Target, layer: str, probe: Probe, runner: Trainer) -> dict[str, Plain]:
@@ -235,4 +253,38 @@ def _activations(layer: str, how: str, contents: Contents) -> Activations:
     first = mapped.offset // 4
     whole = torch.from_file(str(path), shared=False, size=first + mapped.size, dtype=torch.float32)
     values = whole[first:].view(mapped.shape)
-    return Activations(values, tuple(Unit(layer, index) for index in range(values.shape[1])), how)
+    units = tuple(Unit(layer, index) for index in range(values.shape[1]))
+    return Activations(values, units, how, tuple(cast("list[int]", contents.facts.get("broken", []))))
+
+
+def without_parts(target: Target) -> Target:
+    """The network with its own units only."""
+    return target if target.parts is None else replace(target, parts=None)
+
+
+def with_parts(
+    recorded: dict[str, Activations], target: Target, probe: Probe, trainer: TrainerFactory
+) -> dict[str, Activations]:
+    """Activations (N, K) of layers with those of the parts of their units after them: (N, K + V).
+
+    A part's activation on an image is its unit's activation times the part's gate there; so is its map.
+    """
+    found = dict(recorded)
+    for layer, one in recorded.items():
+        if target.parts and layer in target.parts:
+            units, gates = gates_of(target, layer, probe, trainer)
+            own = one.values[:, [unit.index for unit in units]]
+            broken = [len(one.units) + at for at, unit in enumerate(units) if unit.index in one.broken]
+            found[layer] = replace(
+                one,
+                values=torch.cat([one.values, own * gates], 1),
+                units=one.units + units,
+                broken=(*one.broken, *broken),
+            )
+    return found
+
+
+def gates_of(target: Target, layer: str, probe: Probe, trainer: TrainerFactory) -> tuple[tuple[Unit, ...], Tensor]:
+    """The parts of a layer's units, and how much of its unit each has on all images (N, V)."""
+    parts = (target.parts or {})[layer]
+    return parts.units, parts.gates(without_parts(target), probe, trainer)

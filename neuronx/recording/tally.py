@@ -1,32 +1,143 @@
-"""What one layer does over a stream of images: the strongest images of each unit and the tail of its values."""
+"""What one layer does over a stream of images: the strongest images of each unit and the tail of its values.
+
+What is found in some images is written to a part, from which an interrupted run resumes: one file with a head
+(safetensors), then pairs of unit and value, read and written piece by piece, and last their number. A part says which
+rows it covers; how the rows came in batches does not matter.
+"""
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+import struct
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
+from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.recording.maps import on_grid
-from neuronx.recording.parts import Head, Part, disjoint_parts, strongest, write_part
-from neuronx.recording.tails import Pairs, Side, above, largest, next_larger, trimmed
+from neuronx.recording.tails import PIECE, Pairs, Side, above, largest, next_larger, ordered, trimmed
 from neuronx.store.cache import Draft
 from neuronx.store.processes import on_first
 
-
-class NotFinite(Exception):
-    """A value is NaN or infinite; `unit` and `row` say where."""
-
-    def __init__(self, unit: int, row: int) -> None:
-        super().__init__(unit, row)
-        self.unit, self.row = unit, row
-
-
 SLACK = 2**16
 """Pairs that are not worth a search for a higher floor."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """All but the tails of what was found in some rows.
+
+    Attributes:
+        seen: (N,) bool, the rows.
+        floor: (K,) float32, which the values left out of the tails do not exceed.
+        rows: (K, <=k) int64, the images of largest peak, strongest first, ties by smaller row.
+        peaks: (K, <=k) float32.
+        places: (K, <=k) int64.
+        grid: (2,) int64, or (0,) for a layer without.
+        broken: (K,) bool, the units that are NaN or infinite somewhere.
+    """
+
+    seen: Tensor
+    floor: Tensor
+    rows: Tensor
+    peaks: Tensor
+    places: Tensor
+    grid: Tensor
+    broken: Tensor
+
+    def joined(self, other: "Head", k: int) -> "Head":
+        """Of the rows of both, which share none."""
+        peaks, rows, places = (
+            torch.cat([getattr(self, name), getattr(other, name)], 1) for name in ("peaks", "rows", "places")
+        )
+        best = strongest(peaks, rows, k)
+        return Head(
+            seen=self.seen | other.seen,
+            floor=self.floor.maximum(other.floor),
+            rows=rows.gather(1, best),
+            peaks=peaks.gather(1, best),
+            places=places.gather(1, best),
+            grid=self.grid,
+            broken=self.broken | other.broken,
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file with a head and `size` pairs, which begin at byte `start`."""
+
+    path: Path
+    head: Head
+    start: int
+    size: int
+
+    def pairs(self) -> Iterator[Pairs]:
+        """Its pairs, read in pieces and never mapped, so that they do not stay in memory."""
+        kind, left = _record(len(self.head.floor)), self.size
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            while left:
+                piece = np.fromfile(file, kind, min(left, PIECE))
+                left -= len(piece)
+                yield torch.from_numpy(piece["unit"].copy()), torch.from_numpy(piece["value"].copy())
+
+
+def strongest(peaks: Tensor, rows: Tensor, k: int) -> Tensor:
+    """Where the k largest of peaks (K, n) are, largest first, ties by smaller row (K, n): (K, min(k, n)) int64."""
+    key = ordered(peaks) << 32 | 2**32 - 1 - rows
+    return key.topk(min(k, peaks.shape[1]), dim=1).indices
+
+
+def write_part(draft: Draft, head: Head, pairs: Iterable[Pairs]) -> Part:
+    """Writes a part."""
+    top = save({name: getattr(head, name).contiguous() for name in Head.__annotations__})
+    size = 0
+
+    def content() -> Iterator[bytes]:
+        nonlocal size
+        yield struct.pack("<q", len(top)) + top
+        for units, values in pairs:
+            records = np.empty(len(units), _record(len(head.floor)))
+            records["unit"], records["value"] = units.numpy(), values.numpy()
+            size += len(records)
+            yield records.tobytes()
+        yield struct.pack("<q", size)
+
+    return Part(draft.write("part-", content()), head, 8 + len(top), size)
+
+
+def disjoint_parts(paths: Sequence[Path]) -> list[Part]:
+    """Of the parts in some files those that share no row, larger ones first; the files of the others are deleted.
+
+    A process that is killed while it joins parts leaves both the whole and its pieces; and runs at the same time have
+    the same rows.
+    """
+    chosen: list[Part] = []
+    for part in sorted(map(_read, paths), key=lambda part: -int(part.head.seen.sum())):
+        if any(bool((part.head.seen & other.head.seen).any()) for other in chosen):
+            part.path.unlink()
+        else:
+            chosen.append(part)
+    return chosen
+
+
+def _read(path: Path) -> Part:
+    with path.open("rb") as file:
+        length = struct.unpack("<q", file.read(8))[0]
+        head = Head(**load(file.read(length)))
+        file.seek(-8, 2)
+        size = struct.unpack("<q", file.read(8))[0]
+    return Part(path, head, 8 + length, size)
+
+
+def _record(units: int) -> np.dtype:
+    return np.dtype([("unit", "<i2" if units < 2**15 else "<i4"), ("value", "<f4")])
 
 
 class Tally:
@@ -62,8 +173,8 @@ class Tally:
             self.adopted.append(head.floor)
         return {number for number, rows in enumerate(batches) if not bool(self.left[rows].any())}
 
-    def look(self, output: Tensor, rows: Tensor, prefix: int) -> None:
-        """Sees the layer's output for rows (B,); nothing counts before `keep`."""
+    def add(self, output: Tensor, rows: Tensor, prefix: int) -> None:
+        """Takes the layer's output for rows (B,); nothing counts before `confirm`."""
         picked = self.left[rows]
         if not bool(picked.any()):
             self.latest = None
@@ -79,8 +190,8 @@ class Tally:
         tail = list(above(signed.flatten(0, 1), head.floor.to(values.device)))
         self.latest = _extended(head, values, rows[picked], self.k), tail
 
-    def keep(self) -> None:
-        """Takes what was last seen."""
+    def confirm(self) -> None:
+        """What was added last is final."""
         if self.latest is None:
             return
         self.head, tail = self.latest
@@ -92,7 +203,7 @@ class Tally:
             self._raise_floor(self.head, need)
         self.latest = None
 
-    def flush(self) -> None:
+    def save(self) -> None:
         """Writes what is in memory as a part."""
         if self.head is not None and bool(self.head.seen.any()):
             self.parts.append(write_part(self.draft, self.head, self.tail))
@@ -122,16 +233,16 @@ class Tally:
     def _blank(self, units: int, grid: list[int]) -> Head:
         floor = reduce(torch.maximum, self.adopted, torch.full((units,), -torch.inf))
         none = torch.empty(units, 0, dtype=torch.int64)
-        wrong = torch.empty(0, dtype=torch.int64)
-        nowhere = torch.zeros_like(self.wanted)
-        return Head(nowhere, floor, none, none.float(), none, torch.tensor(grid, dtype=torch.int64), wrong)
+        nowhere, sound = torch.zeros_like(self.wanted), torch.zeros(units, dtype=torch.bool)
+        return Head(nowhere, floor, none, none.float(), none, torch.tensor(grid, dtype=torch.int64), sound)
 
 
 def merge(draft: Draft, wanted: Tensor, k: int, quantile: float) -> tuple[Head, Tensor]:
     """Brings the parts of all processes and earlier runs together: (what was found, thresholds (K,) float32).
 
+    Broken units never fire: their peaks are 0, in the first images, and their thresholds infinite.
+
     Raises:
-        NotFinite: An activation was NaN or infinite; the parts are removed.
         UserError: Somebody removed parts.
     """
     parts = disjoint_parts(draft.blocks("part-"))
@@ -139,14 +250,15 @@ def merge(draft: Draft, wanted: Tensor, k: int, quantile: float) -> tuple[Head, 
     if not bool(seen[wanted].all()):
         raise UserError(f"Exemplars in {draft.entry.path} vanished while they were looked for; run again.")
     head = reduce(lambda a, b: a.joined(b, k), [part.head for part in parts])
-    if len(head.wrong):
-        draft.discard()
-        row, unit = head.wrong.tolist()
-        raise NotFinite(unit, row)
     side = Side(quantile, int(wanted.sum()) * math.prod(head.grid.tolist()))
     need = largest(partial(_stream, parts), side.need, head.floor)
     other = need if side.other == side.need else next_larger(_stream(parts), need, side.need)
-    return head, side.quantile(need, other)
+    thresholds = side.quantile(need, other)
+    if bool(head.broken.any()):
+        first = wanted.nonzero()[: head.rows.shape[1], 0]
+        head.rows[head.broken], head.peaks[head.broken], head.places[head.broken] = first, 0.0, 0
+        thresholds[head.broken] = torch.inf
+    return head, thresholds
 
 
 def _extended(head: Head, values: Tensor, rows: Tensor, k: int) -> Head:
@@ -163,11 +275,9 @@ def _extended(head: Head, values: Tensor, rows: Tensor, k: int) -> Head:
     places[units, columns] = values[numbers, :, units.to(values.device)].max(1).indices.cpu()
     seen = head.seen.clone()
     seen[rows] = True
-    wrong = head.wrong
-    if not len(wrong) and not math.isfinite(values.sum()):  # or the sum alone is too large for a float
-        bad = (~values.isfinite()).any(1).nonzero()
-        if len(bad):
-            wrong = torch.stack([rows[bad[0, 0].cpu()], bad[0, 1].cpu()])
+    broken = head.broken
+    if not math.isfinite(values.sum()):  # or the sum alone is too large for a float
+        broken = broken | ~values.isfinite().flatten(0, 1).all(0).cpu()
     return Head(
         seen=seen,
         floor=head.floor,
@@ -175,7 +285,7 @@ def _extended(head: Head, values: Tensor, rows: Tensor, k: int) -> Head:
         peaks=peaks.gather(1, best),
         places=places.gather(1, best),
         grid=head.grid,
-        wrong=wrong,
+        broken=broken,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronx.data.probe import Probe
-from neuronx.recording import walk
+from neuronx.recording import forward_pass
 from neuronx.recording.exemplars import observe
 from neuronx.recording.record import record
 from neuronx.recording.trainer import make
@@ -51,6 +51,17 @@ def small_target(layers: dict[str, str] | None = None, **options) -> Target:
     return Target("small", nn.Sequential(*parts), Preprocess(), layers, **options)
 
 
+def breaks(unit: int, value: float):
+    """A hook that gives a unit a value on the image whose first pixel is largest in its batch."""
+
+    def hook(_: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        changed = output.clone()
+        changed[inputs[0][:, 0, 0, 0].argmax(), unit, 0, 0] = value
+        return changed
+
+    return hook
+
+
 if __name__ == "__main__":
     work, devices, images, seconds, *tail_mb = sys.argv[1:]
     torch.set_num_threads(1)
@@ -58,7 +69,7 @@ if __name__ == "__main__":
     strategy = "ddp" if devices != "1" else "auto"
     trainer = partial(make, accelerator="cpu", devices=int(devices), strategy=strategy, enable_progress_bar=False)
     if len(probe) < 1000:  # short jobs are killed: all that was done is on disk
-        walk.FLUSH_SECONDS = 0.0
+        forward_pass.SAVE_SECONDS = 0.0
     else:
         probe.batch_size = 32
     if work == "record":

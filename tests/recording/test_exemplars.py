@@ -12,8 +12,8 @@ from torch import nn
 from neuronx.errors import UserError
 from neuronx.recording import exemplars as module
 from neuronx.recording.exemplars import find_exemplars, observe
+from neuronx.recording.forward_pass import visit_outputs
 from neuronx.recording.record import record
-from neuronx.recording.walk import walk
 from neuronx.targets.dictionary import Dictionary
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
@@ -45,7 +45,7 @@ def outputs(target, probe, trainer, layers, rows=None):
                 output = output[:, target.prefix_tokens :].transpose(1, 2)
             seen[layer].append(output.reshape(*output.shape[:2], -1))
 
-    walk(target, probe, trainer, layers, visit, rows)
+    visit_outputs(target, probe, trainer, layers, visit, rows)
     return {layer: torch.cat(values) for layer, values in seen.items()}
 
 
@@ -126,7 +126,7 @@ def test_one_pass_gives_activations_and_exemplars(job, trainer, monkeypatch, tmp
 
 def test_the_second_time_nothing_runs(job, trainer, monkeypatch):
     first = find_exemplars(job.small_target(), job.Noise(50), trainer, k=3)
-    monkeypatch.setattr(module, "watch", lambda *_, **__: pytest.fail("ran again"))
+    monkeypatch.setattr(module, "collect", lambda *_, **__: pytest.fail("ran again"))
     second = find_exemplars(job.small_target(), job.Noise(50), trainer, ["4", "0"], k=3)
     assert list(second) == ["4", "0"]
     assert all(torch.equal(getattr(first["0"], name), getattr(second["0"], name)) for name in FIELDS)
@@ -164,7 +164,7 @@ def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monk
     observe(target, job.Noise(90), trainer, k=3)
     expected = files(own_cache)
     monkeypatch.setenv("NEURONX_CACHE", str(tmp_path / "again"))
-    monkeypatch.setattr("neuronx.recording.walk.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("neuronx.recording.forward_pass.SAVE_SECONDS", 0.0)
     seen, load = count(monkeypatch, job), job.Noise.load
 
     def breaks(self, rows):
@@ -185,7 +185,7 @@ def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monk
 def test_a_damaged_part_is_made_anew(job, trainer, own_cache, monkeypatch):
     whole = find_exemplars(job.small_target(), job.Noise(60), trainer, k=3, rows=torch.arange(60))
     monkeypatch.setenv("NEURONX_CACHE", str(own_cache / "again"))
-    monkeypatch.setattr("neuronx.recording.walk.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("neuronx.recording.forward_pass.SAVE_SECONDS", 0.0)
     monkeypatch.setattr(module.Finder, "_merge", lambda _: pytest.fail("stop before merging"))
     with pytest.raises(pytest.fail.Exception):
         find_exemplars(job.small_target(), job.Noise(60), trainer, k=3, rows=torch.arange(60))
@@ -230,13 +230,19 @@ def test_a_full_disk_leaves_no_manifest(job, trainer, own_cache, monkeypatch, br
     assert not list(own_cache.rglob("manifest.json"))
 
 
+@pytest.mark.parametrize("tail_mb", [64, 1e-5])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_not_finite_is_named_and_nothing_is_kept(job, trainer, own_cache, value):
+def test_a_broken_unit_leaves_the_others_as_they_are(job, trainer, own_cache, value, tail_mb):
+    sound = find_exemplars(job.small_target(), job.Noise(30), trainer, ["0"], tail_mb=tail_mb)["0"]
     target = job.small_target()
-    target.module[4].bias[3] = value
-    with pytest.raises(UserError, match="Layer `4` of small: unit 3 is NaN or infinite on image 0"):
-        find_exemplars(dataclasses.replace(target, digest=""), job.Noise(30), trainer)
-    assert len(list(own_cache.rglob("manifest.json"))) == 2, "the two layers without"
+    target.module[0].register_forward_hook(job.breaks(3, value))
+    target = dataclasses.replace(target, digest="broken")
+    found = find_exemplars(target, job.Noise(30), trainer, ["0"], tail_mb=tail_mb)["0"]
+    others = [0, 1, 2, 4, 5, 6, 7]
+    assert found.broken == (3,) and sound.broken == ()
+    for name in ("rows", "peaks", "places", "thresholds"):
+        assert torch.equal(getattr(found, name)[others], getattr(sound, name)[others])
+    assert not found.peaks[3].any() and found.thresholds[3] == float("inf") and len(set(found.rows[3].tolist())) == 15
 
 
 class Odd(nn.Module):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronx.errors import UserError
-from neuronx.recording.pooling import POOLINGS, pooled
+from neuronx.recording.maps import POOLINGS, pooled
 
 MAPS, TOKENS, FLAT = torch.randn(2, 3, 4, 5), torch.randn(2, 7, 3), torch.randn(2, 3)
 

@@ -39,7 +39,7 @@ def test_one_pass_records_every_layer(job, trainer):
 
 def test_the_second_time_nothing_runs(job, trainer, monkeypatch):
     first = record(job.small_target(), job.Noise(21), trainer)
-    monkeypatch.setattr(recording, "watch", lambda *_, **__: pytest.fail("ran again"))
+    monkeypatch.setattr(recording, "collect", lambda *_, **__: pytest.fail("ran again"))
     second = record(job.small_target(), job.Noise(21), trainer)
     assert all(torch.equal(first[layer].values, second[layer].values) for layer in first)
     # Another layer, pooling, network, transform, precision or number of images is another recording.
@@ -75,7 +75,7 @@ def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monk
     whole = record(job.small_target(), job.Noise(50), trainer)
     expected = files(own_cache)
     monkeypatch.setenv("NEURONX_CACHE", str(tmp_path / "again"))
-    monkeypatch.setattr("neuronx.recording.walk.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("neuronx.recording.forward_pass.SAVE_SECONDS", 0.0)
     seen = []
 
     class Breaks(job.Noise):
@@ -96,7 +96,7 @@ def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monk
 
 
 def test_a_damaged_shard_is_recorded_anew(job, trainer, own_cache, monkeypatch):
-    monkeypatch.setattr("neuronx.recording.walk.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("neuronx.recording.forward_pass.SAVE_SECONDS", 0.0)
     monkeypatch.setattr(recording.Recorder, "_merge", lambda _: pytest.fail("stop before merging"))
     with pytest.raises(pytest.fail.Exception):
         record(job.small_target(), job.Noise(30), trainer)
@@ -110,10 +110,22 @@ def test_a_damaged_shard_is_recorded_anew(job, trainer, own_cache, monkeypatch):
     torch.testing.assert_close(found["4"].values, expected["4"], atol=1e-5, rtol=1e-4)
 
 
-def test_nan_is_named_and_nothing_is_kept(job, trainer, own_cache, files):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_broken_unit_leaves_the_others_as_they_are(job, trainer, caplog, value):
+    sound = record(job.small_target(), job.Noise(21), trainer, {"0": "avg"})["0"]
     target = job.small_target()
-    target.module[4].bias[3] = float("nan")
-    with pytest.raises(UserError, match="Layer `4` of small: unit 3 is NaN or infinite on image 0"):
+    target.module[0].register_forward_hook(job.breaks(3, value))
+    broken = record(dataclasses.replace(target, digest="broken"), job.Noise(21), trainer, {"0": "avg"})["0"]
+    others = [0, 1, 2, 4, 5, 6, 7]
+    assert broken.broken == (3,) and sound.broken == () and not broken.values[:, 3].any()
+    assert torch.equal(broken.values[:, others], sound.values[:, others])
+    assert "Layer `0` of small: 1 of 8 units are NaN or infinite on some image (3)" in caplog.text
+
+
+def test_a_layer_without_a_sound_unit_is_refused(job, trainer, own_cache, files):
+    target = job.small_target()
+    target.module[4].bias[:] = float("nan")
+    with pytest.raises(UserError, match="Layer `4` of small: every unit is NaN or infinite on some image"):
         record(dataclasses.replace(target, digest=""), job.Noise(21), trainer)
     kept = [name for name in files(own_cache) if "manifest" in name]
     assert len(kept) == 2, "the two layers without NaN"

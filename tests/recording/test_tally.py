@@ -90,12 +90,12 @@ def test_however_images_come_the_result_is_that_of_sorting(
         for b in range(number, len(batches), processes):
             memory = torch.channels_last if b % 2 else torch.contiguous_format
             output = maps[batches[b]].to(memory_format=memory)
-            tally.look(output + 1, batches[b], 0)  # a layer that runs twice: the last look counts
-            tally.look(output, batches[b], 0)
-            tally.keep()
+            tally.add(output + 1, batches[b], 0)  # a layer that runs twice: the last output counts
+            tally.add(output, batches[b], 0)
+            tally.confirm()
             if b % flushes == 0:
-                tally.flush()
-        tally.flush()
+                tally.save()
+        tally.save()
     head, thresholds = merge(draft, wanted, k, quantile)
     flat = maps[rows].flatten(2)
     expected = torch.quantile(flat.transpose(0, 1).flatten(1).double(), quantile, dim=1).float()

@@ -1,7 +1,7 @@
 import torch
 
+from neuronx.recording.exemplars import whole_images
 from neuronx.recording.record import record
-from neuronx.recording.whole import whole_images
 from neuronx.world import networks as shapes
 from neuronx.world.pictures.probe import ShapesProbe
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuronx.errors import UserError
-from neuronx.recording.walk import predict
+from neuronx.recording.forward_pass import predict
 from neuronx.store.cache import Entry, collection, entry, sha256_of
 from neuronx.store.processes import on_first, start
 from neuronx.types import Plain, TrainerFactory

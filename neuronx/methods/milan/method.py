@@ -19,11 +19,9 @@ from neuronx.methods.milan.captioner import Captioner, Captions
 from neuronx.methods.milan.describer import Describer, encoder_of, is_published
 from neuronx.methods.milan.features import encode
 from neuronx.methods.milan.writing import Notes, Subject, Told, written
-from neuronx.recording.exemplars import Exemplars, find_exemplars
-from neuronx.recording.gather import gather
+from neuronx.recording.exemplars import Exemplars, find_exemplars, gather, whole_images
 from neuronx.recording.maps import masks
 from neuronx.recording.pictures import View, view
-from neuronx.recording.whole import whole_images
 from neuronx.store.cache import digest
 from neuronx.targets.identity import module_digest, transform_digest
 from neuronx.types import Explanation, Plain, TrainerFactory

@@ -12,7 +12,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from neuronx.recording.walk import predict
+from neuronx.recording.forward_pass import predict
 from neuronx.store.cache import Entry, collection
 from neuronx.store.processes import on_first, start
 from neuronx.types import Plain, TrainerFactory

@@ -84,8 +84,8 @@ def scan(
         rows: The images; train and val by default.
         grid: Of the comparison; the segmentation's own by default.
     """
+    from neuronx.recording.forward_pass import visit_outputs
     from neuronx.recording.maps import on_grid
-    from neuronx.recording.walk import walk
 
     def visit(batch: Tensor, outputs: Mapping[str, Tensor]) -> None:
         device = next(iter(outputs.values())).device
@@ -97,4 +97,4 @@ def scan(
             add(layer, count(maps, one.thresholds, regions).cpu(), found)
 
     rows = probe.split("train", "val") if rows is None else torch.as_tensor(rows)
-    return walk(target, probe, trainer, list(tails), visit, rows)
+    return visit_outputs(target, probe, trainer, list(tails), visit, rows)

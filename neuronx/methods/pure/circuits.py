@@ -15,8 +15,8 @@ from neuronx.data.probe import Batches, Probe
 from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.closed_form import Adjacent
 from neuronx.methods.pure.gradient import SEEDS, Gradient, Lrp
+from neuronx.recording.forward_pass import SAVE_SECONDS, predict, untouched
 from neuronx.recording.record import identity
-from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
 from neuronx.store.cache import Entry, collection, is_sound
 from neuronx.store.pairs import find_pairs, write_pairs
 from neuronx.store.processes import on_first, start
@@ -263,7 +263,7 @@ class _Pass(LightningModule):
             at = torch.searchsorted(rows, pairs[:, 0].contiguous()).to(self.device)
             found = self.way.relevance(features, at, pairs[:, 1].to(self.device))
             self.waiting.append((pairs, found.detach().cpu()))
-            late = time.monotonic() - self.written >= FLUSH_SECONDS or self.trainer.received_sigterm
+            late = time.monotonic() - self.written >= SAVE_SECONDS or self.trainer.received_sigterm
             if late or len(self.waiting) * self.batch_size >= BLOCK:
                 self._write()
         return rows

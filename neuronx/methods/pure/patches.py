@@ -13,7 +13,7 @@ from torchvision.ops import roi_align
 
 from neuronx.data.probe import Probe, Transform
 from neuronx.methods.pure.heat import heat_maps
-from neuronx.recording.gather import gather
+from neuronx.recording.exemplars import gather
 from neuronx.recording.maps import upsampled
 from neuronx.recording.pictures import View, view
 from neuronx.targets.preprocess import Preprocess

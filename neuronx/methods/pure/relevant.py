@@ -5,11 +5,9 @@ propagation", 2023.) A unit that fires at anything may matter for one class only
 first, those by relevance the second.
 """
 
-import time
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,7 +15,7 @@ from neuronx.data.probe import Probe
 from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.gradient import Gradient, Lrp
 from neuronx.recording.exemplars import TAIL_MB, Exemplars, Finder
-from neuronx.recording.walk import FLUSH_SECONDS, predict, untouched
+from neuronx.recording.forward_pass import predict, untouched
 from neuronx.targets.segment import Segment
 from neuronx.targets.target import Target
 from neuronx.types import TrainerFactory
@@ -59,56 +57,40 @@ def find_relevant(
         way.trace(next(iter(probe.loader(target.transform, finder.rows[:2], batch_size=2)))[0])
         if len(way.segment.upper) != 1:
             raise UserError(f"{target.name} has no class head: it gives {way.segment.upper} for an image.")
-        predict(_Pass(target, way, probe, finder), runner)
+        predict(_Relevances(target, way, probe, finder), runner)
     return finder.finish(runner)[layer]
 
 
-class _Pass(LightningModule):
-    """Shows the finder relevance where it expects activations."""
+class _Relevances:
+    """The work of a pass that gives the finder relevance where it expects activations."""
 
     def __init__(self, target: Target, way: Gradient, probe: Probe, finder: Finder) -> None:
-        super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.network = target.module
-        self.target, self.way, self.probe, self.finder = target, way, probe, finder
-        self.flushed = time.monotonic()
+        self.network, self.target, self.way, self.probe, self.finder = target.module, target, way, probe, finder
 
-    def predict_dataloader(self) -> DataLoader:
-        """The batches of this process that are not known yet."""
-        return self.probe.loader(
-            self.target.transform,
-            self.finder.rows,
-            batch_size=self.probe.batch_size,
-            rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
-            skip=frozenset(self.finder.done(self.finder.rows.split(self.probe.batch_size))),
-        )
+    def batches(self, rank: int, world: int) -> DataLoader:
+        """Those that the finder does not know yet."""
+        rows, size = self.finder.rows, self.probe.batch_size
+        skip = frozenset(self.finder.done(rows.split(size)))
+        return self.probe.loader(self.target.transform, rows, batch_size=size, rank=rank, world=world, skip=skip)
 
-    def predict_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
-        """One batch of (inputs, rows (B,)); returns the rows."""
+    def run(self, batch: tuple[Any, Tensor]) -> None:
+        """One batch of (inputs, rows (B,))."""
         rows = batch[1].cpu()
         with torch.inference_mode(False), torch.enable_grad():
             maps = self._relevance(batch[0])
         tokens = maps.transpose(1, 2) if maps.ndim == 3 else maps
-        self.finder.look(self.way.lower, tokens, rows)
-        self.finder.keep(rows)
-        if self.trainer.received_sigterm or time.monotonic() - self.flushed >= FLUSH_SECONDS:
-            self.on_predict_end()
-        if self.trainer.received_sigterm:
-            raise SystemExit(143)
-        return rows
+        self.finder.collect(self.way.lower, tokens, rows)
+        self.finder.end_batch(rows)
 
-    def on_predict_end(self) -> None:
-        """Writes what is still in memory."""
-        self.finder.flush()
-        self.flushed = time.monotonic()
+    def save(self) -> None:
+        self.finder.save()
 
     def _relevance(self, inputs: Any) -> Tensor:
         """Of each unit at each position for the predicted class: (B, K), (B, K, T) or (B, K, H, W)."""
         features = self.way.features(inputs)
         with torch.no_grad():
             classes = self.way.segment.run(features)[1].detach().argmax(1)
-        images = torch.arange(len(classes), device=self.device)
+        images = torch.arange(len(classes), device=classes.device)
         return self.way.maps(features, images, classes, self._start).detach()
 
     def _start(self, logits: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from neuronx.methods.pure.clusters import PartOptions, choose, products
 from neuronx.methods.pure.patches import LEAST, WINDOW, Patches, boxes, cropped, find_masks, seen, side_of
 from neuronx.methods.pure.references import ReferenceOptions, References, asked_units, find_references, mean_pool
 from neuronx.recording.pictures import view
-from neuronx.recording.record import record
-from neuronx.recording.virtual import without_parts
+from neuronx.recording.record import record, without_parts
 from neuronx.types import PartSamples, TrainerFactory, Unit
 
 if TYPE_CHECKING:

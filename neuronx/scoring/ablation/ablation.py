@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
-from neuronx.recording.record import record
-from neuronx.recording.virtual import without_parts
+from neuronx.recording.record import record, without_parts
 from neuronx.scoring.ablation.curves import FEWEST
 from neuronx.scoring.ablation.damage import Damage, Effect, Seen
 from neuronx.scoring.ablation.head import class_labels, few_images, find_linear_head, fit_temperature

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronx.errors import UserError, unknown
-from neuronx.recording.pooling import pooled
+from neuronx.recording.maps import pooled
 from neuronx.scoring.ablation.replacing import writer
 from neuronx.targets.replay import Tail
 

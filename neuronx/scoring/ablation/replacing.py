@@ -10,8 +10,8 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from neuronx.recording.pooling import pooled
-from neuronx.recording.walk import predict
+from neuronx.recording.forward_pass import predict
+from neuronx.recording.maps import pooled
 from neuronx.targets.replay import Change, Tail
 from neuronx.types import TrainerFactory
 

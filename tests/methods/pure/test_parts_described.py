@@ -13,8 +13,7 @@ from test_milan_describer import captioner
 from neuronx.methods.clip_dissect.method import ClipDissect
 from neuronx.methods.milan.describer import Describer, encoder_of
 from neuronx.methods.milan.method import Milan
-from neuronx.recording.exemplars import find_exemplars
-from neuronx.recording.gather import gather
+from neuronx.recording.exemplars import find_exemplars, gather
 from neuronx.recording.record import record
 from neuronx.types import Unit
 from neuronx.world import networks as shapes

@@ -1,6 +1,6 @@
-"""One pass over some images, for whatever looks at the outputs of layers: recordings, exemplars, masks.
+"""Forward passes over pictures: one LightningModule runs a network, and collectors take what they need from it.
 
-Whoever looks is a `Watcher`; several watch the same pass, so that the network runs once for all of them.
+Several collectors share a pass, so that the network runs once for all of them.
 """
 
 import copy
@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
+from neuronx.store.processes import is_first
 from neuronx.targets.latents import run
 from neuronx.targets.target import Recorded, Target
 from neuronx.types import TrainerFactory
 
-FLUSH_SECONDS = 10.0
+SAVE_SECONDS = 10.0
 CHECKED = 8
 """Images that run twice at the start of a pass, to see whether the outputs can be relied on."""
 
@@ -34,8 +35,8 @@ Visit = Callable[[Tensor, Mapping[str, Tensor]], None]
 """Gets rows (B,) of the probe on the CPU and layer -> output on the trainer's device: (B, K), tokens or maps."""
 
 
-class Watcher(Protocol):
-    """Looks at layers during a pass. Under DDP each process has its own, which sees its share of the batches."""
+class Collector(Protocol):
+    """Takes layer outputs during a pass. Under DDP each process has its own, for its share of the batches."""
 
     @property
     def layers(self) -> Collection[str]:
@@ -43,27 +44,48 @@ class Watcher(Protocol):
         ...
 
     def done(self, batches: Sequence[Tensor]) -> Collection[int]:
-        """Which of the batches (rows each) it needs no more; asked once, before the pass."""
+        """Numbers of the batches (rows each) that it does not need; asked once, before the pass."""
         ...
 
-    def look(self, layer: str, output: Tensor, rows: Tensor) -> None:
-        """Sees what a layer puts out for some rows (B,), while the network runs.
+    def collect(self, layer: str, output: Tensor, rows: Tensor) -> None:
+        """Takes what a layer puts out for some rows (B,), while the network runs.
 
-        Later layers may write into the output; of a layer that runs several times in a pass, the last look counts.
+        Later layers may write into the output; of a module that runs several times in a pass, the last output counts.
         A UserError raised here is completed with the names of layer and network: "it has no positions".
         """
         ...
 
-    def keep(self, rows: Tensor) -> None:
-        """Takes what it last saw as final: the network has gone through these rows."""
+    def end_batch(self, rows: Tensor) -> None:
+        """The network has gone through these rows: what was collected last is final."""
         ...
 
-    def flush(self) -> None:
-        """Writes down what it holds in memory only; called every ten seconds, and at the end."""
+    def save(self) -> None:
+        """Writes to disk what is in memory only; called every ten seconds, and at the end."""
         ...
 
 
-def walk(
+class Work(Protocol):
+    """What a pass does with pictures, batch by batch; `_Outputs`, with collectors, is one of them."""
+
+    @property
+    def network(self) -> nn.Module:
+        """Moved to the trainer's device, in its precision."""
+        ...
+
+    def batches(self, rank: int, world: int) -> DataLoader:
+        """This process's share of the batches."""
+        ...
+
+    def run(self, batch: Any) -> None:
+        """Works on one batch, on the trainer's device."""
+        ...
+
+    def save(self) -> None:
+        """Writes to disk what is in memory only; called every ten seconds, and at the end."""
+        ...
+
+
+def visit_outputs(
     target: Target,
     probe: Probe,
     trainer: TrainerFactory,
@@ -76,8 +98,8 @@ def walk(
 ) -> Trainer:
     """Runs the network over images and shows `visit` what its layers put out, batch by batch.
 
-    Under DDP each process visits its share of the batches; what they find is theirs to bring together, with the
-    strategy of the trainer that is returned (`runner.strategy.reduce(x, reduce_op="sum")`).
+    Under DDP each process visits its share of the batches; the caller brings the results together with the strategy of
+    the trainer that is returned (`runner.strategy.reduce(x, reduce_op="sum")`).
 
     Args:
         target: The network.
@@ -91,111 +113,113 @@ def walk(
     """
     runner = trainer()
     visitor = _Visitor([target.canonical(layer) for layer in layers], visit, skip)
-    watch(target, probe, runner, [visitor], rows, batch_size)
+    collect(target, probe, runner, [visitor], rows, batch_size)
     return runner
 
 
-def watch(
+def collect(
     target: Target,
     probe: Probe,
     runner: Trainer,
-    watchers: Sequence[Watcher],
+    collectors: Sequence[Collector],
     rows: Tensor | None = None,
     batch_size: int | None = None,
 ) -> None:
-    """Runs the network over images once for several watchers.
+    """Runs the network over images once for several collectors.
 
     Args:
         target: The network; what the trainer's precision does to weights is done to a copy.
         probe: The images; their loader may give tuples of inputs, as generators take them.
         runner: Its `predict` runs the pass.
-        watchers: Who looks.
+        collectors: They take the outputs of their layers.
         rows: The images; all by default.
         batch_size: Images at a time; the probe's own by default.
     """
-    predict(Pass(untouched(target, runner), probe, watchers, rows, batch_size), runner)
+    predict(_Outputs(untouched(target, runner), probe, collectors, rows, batch_size), runner)
 
 
-def predict(module: LightningModule, runner: Trainer, fast_layout: bool = True) -> None:
-    """Runs `predict` of a module with a `network`, without keeping what its steps return.
+def predict(work: Work | LightningModule, runner: Trainer, fast_layout: bool = True) -> None:
+    """Runs a pass.
 
     Args:
-        module: With its own loader.
+        work: What is done in it.
         runner: The trainer.
         fast_layout: On a CPU, convolutions run channels last; False leaves them, and their rounding, as they are.
     """
-    with warnings.catch_warnings(), _fast_layout(module.network, runner) if fast_layout else nullcontext():  # type: ignore[arg-type]
+    module: Any = work if isinstance(work, LightningModule) else ForwardPass(work)
+    with warnings.catch_warnings(), _fast_layout(module.network, runner) if fast_layout else nullcontext():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Total length of `DataLoader`.*")
         runner.predict(module, return_predictions=False)
 
 
-@contextmanager
-def naming(target: Target, layer: str) -> Iterator[None]:
-    """Completes a UserError such as "it has no positions" with the names of the layer and the network."""
-    try:
-        yield
-    except UserError as mistake:
-        raise UserError(f"Layer `{layer}` of {target.name}: {mistake}.") from None
+class ForwardPass(LightningModule):
+    """The LightningModule that runs networks over pictures."""
 
-
-class Pass(LightningModule):
-    """The LightningModule of `watch`."""
-
-    def __init__(
-        self, target: Target, probe: Probe, watchers: Sequence[Watcher], rows: Tensor | None, batch_size: int | None
-    ) -> None:
+    def __init__(self, work: Work) -> None:
         super().__init__()
         # With more processes than batches left, some have nothing to do.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.network, self.dictionary = target.module, target.dictionary
-        self.target, self.probe, self.watchers = target, probe, watchers
-        self.rows = torch.arange(len(probe)) if rows is None else rows
-        self.batch_size = batch_size or probe.batch_size
-        self.layers = list(dict.fromkeys(layer for watcher in watchers for layer in watcher.layers))
-        self.current = self.rows[:0]
-        self.checked = False
-        self.flushed = time.monotonic()
+        self.work, self.network = work, work.network
+        self.saved = time.monotonic()
 
     def predict_dataloader(self) -> DataLoader:
-        """The batches of this process that some watcher still needs."""
-        batches = self.rows.split(self.batch_size)
+        """The batches of this process."""
+        return self.work.batches(self.trainer.global_rank, self.trainer.world_size)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> int:
+        """Works on one batch; returns its number."""
+        self.work.run(batch)
+        if self.trainer.received_sigterm:
+            # Lightning would run on to the end; the next run resumes from what is on disk.
+            self.work.save()
+            raise SystemExit(143)
+        if time.monotonic() - self.saved >= SAVE_SECONDS:
+            self.on_predict_end()
+        return batch_idx
+
+    def on_predict_end(self) -> None:
+        """Saves what is still in memory."""
+        self.work.save()
+        self.saved = time.monotonic()
+
+
+class _Outputs:
+    """Gives collectors what layers put out, once a few images have shown that it can be relied on."""
+
+    def __init__(
+        self, target: Target, probe: Probe, collectors: Sequence[Collector], rows: Tensor | None, batch_size: int | None
+    ) -> None:
+        self.network = nn.ModuleList(part for part in (target.module, target.dictionary) if part is not None)
+        self.target, self.probe, self.collectors = target, probe, collectors
+        self.rows = torch.arange(len(probe)) if rows is None else rows
+        self.batch_size = batch_size or probe.batch_size
+        self.layers = list(dict.fromkeys(layer for collector in collectors for layer in collector.layers))
+        self.current, self.checked = self.rows[:0], False
+
+    def batches(self, rank: int, world: int) -> DataLoader:
+        """Those that some collector still needs."""
+        split = self.rows.split(self.batch_size)
+        skip = frozenset.intersection(*(frozenset(collector.done(split)) for collector in self.collectors))
         return self.probe.loader(
-            self.target.transform,
-            self.rows,
-            batch_size=self.batch_size,
-            rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
-            skip=frozenset.intersection(*(frozenset(watcher.done(batches)) for watcher in self.watchers)),
+            self.target.transform, self.rows, batch_size=self.batch_size, rank=rank, world=world, skip=skip
         )
 
-    def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
-        """Shows the watchers one batch of (inputs, rows (B,)); returns the rows."""
+    def run(self, batch: tuple[Any, Tensor]) -> None:
+        """Shows the collectors one batch of (inputs, rows (B,))."""
         inputs, rows = batch
         if not self.checked:
             self._check(inputs, len(rows))
             self.checked = True
         self.current = rows.cpu()
-        with self.target.record(self.layers, self._look):
-            run(self.network, inputs)
-        for watcher in self.watchers:
-            watcher.keep(self.current)
-        if self.trainer.received_sigterm:
-            # Lightning would run on to the end; what is on disk is where the next run goes on.
-            self._flush()
-            raise SystemExit(143)
-        if time.monotonic() - self.flushed >= FLUSH_SECONDS:
-            self._flush()
-        return rows
+        with self.target.record(self.layers, self._collect):
+            run(self.target.module, inputs)
+        for collector in self.collectors:
+            collector.end_batch(self.current)
 
-    def on_predict_end(self) -> None:
-        """Writes what is still in memory."""
-        self._flush()
-
-    def _flush(self) -> None:
-        for watcher in self.watchers:
-            watcher.flush()
-        self.flushed = time.monotonic()
+    def save(self) -> None:
+        for collector in self.collectors:
+            collector.save()
 
     def _check(self, inputs: Any, size: int) -> None:
         """Runs a few images twice, in a batch of another size than the first one.
@@ -207,7 +231,7 @@ class Pass(LightningModule):
         once, again = (self._outputs(tree_map(lambda x: x[few], inputs)) for _ in range(2))
         for layer in self.layers:
             self._check_rows(layer, once[layer], len(few))
-        if not self.trainer.is_global_zero:
+        if not is_first():
             return
         for layer in self.layers:
             where, calls = f"Layer `{layer}` of {self.target.name}", once.calls[layer]
@@ -223,7 +247,7 @@ class Pass(LightningModule):
 
     def _outputs(self, inputs: Any) -> Recorded:
         with self.target.record(self.layers) as found:
-            run(self.network, inputs)
+            run(self.target.module, inputs)
         return found
 
     def _check_rows(self, layer: str, output: Tensor, images: int) -> None:
@@ -233,12 +257,14 @@ class Pass(LightningModule):
                 "images; its first axis must count the images (as batch_first=True does in torch's transformers)."
             )
 
-    def _look(self, layer: str, output: Tensor) -> Tensor:
+    def _collect(self, layer: str, output: Tensor) -> Tensor:
         self._check_rows(layer, output, len(self.current))
-        for watcher in self.watchers:
-            if layer in watcher.layers:
-                with naming(self.target, layer):
-                    watcher.look(layer, output, self.current)
+        for collector in self.collectors:
+            if layer in collector.layers:
+                try:
+                    collector.collect(layer, output, self.current)
+                except UserError as mistake:
+                    raise UserError(f"Layer `{layer}` of {self.target.name}: {mistake}.") from None
         return output.new_empty(0)
 
 
@@ -247,19 +273,19 @@ class _Visitor:
 
     def __init__(self, layers: list[str], visit: Visit, skip: frozenset[int]) -> None:
         self.layers, self.visit, self.skip = layers, visit, skip
-        self.found: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
 
     def done(self, batches: Sequence[Tensor]) -> Collection[int]:
         return self.skip
 
-    def look(self, layer: str, output: Tensor, rows: Tensor) -> None:
-        self.found[layer] = output.clone()
+    def collect(self, layer: str, output: Tensor, rows: Tensor) -> None:
+        self.outputs[layer] = output.clone()
 
-    def keep(self, rows: Tensor) -> None:
-        self.visit(rows, self.found)
-        self.found = {}
+    def end_batch(self, rows: Tensor) -> None:
+        self.visit(rows, self.outputs)
+        self.outputs = {}
 
-    def flush(self) -> None:
+    def save(self) -> None:
         pass
 
 

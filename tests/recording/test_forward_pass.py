@@ -6,9 +6,8 @@ from torch import nn
 
 from neuronx.errors import UserError
 from neuronx.recording.exemplars import find_exemplars
-from neuronx.recording.maps import on_grid
+from neuronx.recording.forward_pass import visit_outputs
 from neuronx.recording.record import record
-from neuronx.recording.walk import naming, walk
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
@@ -21,7 +20,7 @@ def test_every_batch_is_visited_once_in_order(job, trainer):
         visited.append(rows.tolist())
         first.setdefault("outputs", dict(found))
 
-    walk(target, probe, trainer, ["0", "4"], visit, torch.arange(3, 30), batch_size=10, skip=frozenset({1}))
+    visit_outputs(target, probe, trainer, ["0", "4"], visit, torch.arange(3, 30), batch_size=10, skip=frozenset({1}))
     assert visited == [list(range(3, 13)), list(range(23, 30))]
     x = target.transform(probe.load(range(3, 13)))
     with torch.no_grad():
@@ -36,7 +35,7 @@ def test_precision_does_not_spoil_the_network(job, trainer):
     def visit(_, found):
         kinds.add(found["0"].dtype)
 
-    walk(target, job.Noise(20), lambda: trainer(precision="bf16-true"), ["0"], visit)
+    visit_outputs(target, job.Noise(20), lambda: trainer(precision="bf16-true"), ["0"], visit)
     assert kinds == {torch.bfloat16} and target.module[0].weight.dtype == torch.float32
 
 
@@ -63,12 +62,12 @@ def test_a_generator_takes_what_its_loader_gives(job, trainer):
     assert found.rows.tolist() == [[7, 19]] * 2 and found.peaks[0].tolist() == [107, 19]
 
 
-@pytest.mark.parametrize("layer", ["4", "mlp[1]"])
-def test_mistakes_name_layer_and_network(job, layer):
-    with pytest.raises(UserError) as error, naming(job.small_target(), layer):
-        on_grid(torch.zeros(2, 3))
+def test_mistakes_name_layer_and_network(job, trainer):
+    with pytest.raises(UserError) as error:
+        record(job.small_target(), job.Noise(20), trainer, {"0": "first"})
     assert str(error.value) == (
-        f"Layer `{layer}` of small: it has no positions, one number for each unit only, so there are no masks."
+        "Layer `0` of small: pool=first needs tokens (images, tokens, units), but its output is (images, 8, 14, 14); "
+        "use avg or max."
     )
 
 
