@@ -1,6 +1,8 @@
 """neuronx from Python: study the units of any network on any pictures."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +51,9 @@ class Study:
             raise UserError(
                 f"trainer={brief(trainer)} is not callable: give functools.partial(lightning.Trainer, ...)."
             )
+        if configs is not None and (not isinstance(configs, str | Path) or not Path(configs).is_dir()):
+            raise UserError(f"There is no folder {configs} (given as configs).")
         folder = None if configs is None else Path(configs)
-        if folder is not None and not folder.is_dir():
-            raise UserError(f"There is no folder {folder} (given as configs).")
         self.target, self.probe = target, images_of(target, probe)
         self.trainer: TrainerFactory = trainer or make
         self.registry = Registry(self.probe.domain, folder, seed)
@@ -136,7 +138,7 @@ class Study:
         mine = explanations is None
         judging = self.registry.judge(judge) if isinstance(judge, str) else _needs(judge, Judge, "judge")
         explained = self._explained(explanations, unit, judging)
-        if not explained and sim != "purity":
+        if not any(explained.values()) and sim != "purity":
             raise UserError("There is nothing to score: explain the units first, or give explanations.")
         scorer = self.registry.scorer(sim, options) if isinstance(sim, str) else _needs(sim, Scorer, "sim")
         if options and not isinstance(sim, str):
@@ -213,10 +215,8 @@ class Study:
         """Writes what was found so far as the files of a run: explanations, scores, leaderboard, figures, record."""
         from neuronx.command import pipeline
 
-        if not isinstance(folder, str | Path) or not str(folder):
-            raise UserError(f"folder={folder!r} is no path.")
-        if not self.found and not self.scored:
-            raise UserError("There is nothing to save: explain the units first.")
+        if not isinstance(folder, str | Path) or not (self.found or self.scored):
+            raise UserError(f"There is nothing to save, or nowhere ({folder!r}): explain the units, give a path.")
         evaluation = pipeline.evaluation_of(self.target, self.probe, self.found, self.scores, self.tables, self.trainer)
         facts = pipeline.fingerprints(self.probe, {self.target.name: self.target})
         pipeline.write_files(evaluation, Path(folder), seed=self.registry.seed, fingerprints=facts)
@@ -263,10 +263,8 @@ class Study:
         if isinstance(words, Mapping) or not isinstance(words, Iterable):
             raise UserError(f"words={brief(words)} is no list of words: give words=['dog', 'grass', ...] or a file.")
         listed = list(words)
-        if wrong := [word for word in listed if not isinstance(word, str)]:
-            raise UserError(f"words={brief(words)} holds {wrong[0]!r}, which is no text.")
-        if not any(word.strip() for word in listed):
-            raise UserError("words holds no words: give words=['dog', 'grass', ...] or a file.")
+        if not listed or not all(isinstance(word, str) and word.strip() for word in listed):
+            raise UserError(f"words={brief(words)} must hold words only: give words=['dog', 'grass', ...] or a file.")
         return Words(listed)
 
     def _unit(self, unit: Any) -> Unit:
@@ -439,25 +437,25 @@ def _study(
         raise UserError(f"layer={layer!r} is no name of a layer: give one, as in layer='layer4', or a list of them.")
     if layers is None and not isinstance(model, Target):
         raise UserError("Say which layer to explain, as in layer='layer4'; print(model) shows them all.")
-    if isinstance(model, nn.Module):
-        target = custom.load(model, transform="none" if transform is None else transform, layers=layers or ())
-    else:
-        target = model
     probe = probe_of(images)
     probe.check()
+    if isinstance(model, nn.Module):
+        target = custom.load(model, transform="none" if transform is None else transform, layers=layers or ())
+        target = replace(target, input_size=target.input_size or _side(target, probe))
+    else:
+        target = model
+        _side(target, probe)
     if any(given is not None for given in (layers, pool, units)):
         target = target.select(layers=layers, pool=pool, units=units, seed=seed)
-    made = Study(target, probe, trainer, configs, seed)
-    _check_fits(made.target, made.probe)
-    return made
+    return Study(target, probe, trainer, configs, seed)
 
 
-def _check_fits(target: "Target", probe: "Probe") -> None:
-    """Runs two pictures through the network, so that what cannot work is said at once."""
+def _side(target: "Target", probe: "Probe") -> int | None:
+    """The side of the network's input, if it is square; runs two pictures, so that what cannot work is said early."""
     import torch
 
     if target.latents is not None:
-        return
+        return None
     rows, shape = probe.split("train")[:2].tolist(), None
     try:
         inputs, _ = probe.loader(target.transform).dataset[rows]
@@ -473,6 +471,7 @@ def _check_fits(target: "Target", probe: "Probe") -> None:
     except Exception as error:  # whatever the user's transform, data set or network raises
         made = f"{target.name} does not take {shape}, as made by" if shape else f"Picture {rows[0]} does not suit"
         raise UserError(f"{made} transform={brief(target.transform)}: {first_line(error)}.") from error
+    return inputs.shape[3] if inputs.shape[2] == inputs.shape[3] else None
 
 
 def _explanations(given: Any) -> list[Explanation]:
@@ -483,8 +482,11 @@ def _explanations(given: Any) -> list[Explanation]:
     for explanation in listed:
         if not isinstance(explanation, Explanation):
             raise UserError(f"explanations holds {brief(explanation)}, which is no Explanation.")
-        weights = [explanation.bias, *(weight for _, weight in explanation.terms)]
-        if any(weight != weight or weight in (float("inf"), float("-inf")) for weight in weights):
+        pairs = [term for term in explanation.terms if isinstance(term, tuple) and len(term) == 2]
+        weights = [explanation.bias, *(weight for _, weight in pairs)]
+        if len(pairs) < len(explanation.terms) or not all(isinstance(concept, str) for concept, _ in pairs):
+            raise UserError(f"The terms of {explanation.unit} are no pairs of a concept and a weight.")
+        if not all(isinstance(weight, int | float) and math.isfinite(weight) for weight in weights):
             raise UserError(f"The explanation of {explanation.unit} has a weight that is no finite number.")
     return listed
 

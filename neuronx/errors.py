@@ -57,6 +57,7 @@ WORDS = (
     (r"\b(judge|clip|sim|describe|search|solver|rerank|similarity)=([a-z][a-z_0-9]*)\b", r'\1="\2"'),
     (r"\(given as root\)", "(given as images)"),
     (r"\broot=DIR", "images=DIR"),
+    (r"\bdata\.splits= is", "splits is"),
 )
 """What the command line calls something, and what Python does."""
 

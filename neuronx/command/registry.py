@@ -84,6 +84,8 @@ class Registry:
 
     def scorer(self, name: str, options: Mapping[str, Any], **inputs: Any) -> Any:
         """A way to score with its options."""
+        if name == "stored":
+            raise UserError("sim='stored' reads scores from files: python evaluate.py explanations=DIR sim=stored.")
         self._check("way to score", "sim", name)
         return self._build(self._compose([f"sim=[{name}]"], inputs).sim[name], options, f"score {name}")
 
@@ -125,6 +127,9 @@ class Registry:
         for name, value in options.items():
             if name not in known or name.startswith("_"):
                 raise unknown(f"option of the {what}", name, sorted({name for name in known if name[0] != "_"}))
+            default = node.get(name) if not OmegaConf.is_missing(node, name) else None
+            if isinstance(default, int | float) and not isinstance(value, int | float | None):
+                raise UserError(f"{name}={value!r} of the {what} is no number; its default is {default}.")
             nested = isinstance(value, Mapping) and OmegaConf.is_dict(node.get(name))
             node[name] = OmegaConf.merge(node[name], value) if nested else _held(value)
         try:

@@ -1,6 +1,7 @@
 """Pictures that are in memory already, and whatever else Python code may call pictures."""
 
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from neuronx.data.folder import FolderProbe
 from neuronx.data.probe import Probe, Transform
 from neuronx.data.segmentation import Segmentation
 from neuronx.data.splits import splits_of
-from neuronx.errors import UserError
+from neuronx.errors import UserError, brief, in_python, unknown
 
 
 class AsIs:
@@ -74,6 +75,7 @@ class InMemoryProbe(Probe):
             UserError: If there are no pictures, or labels do not fit.
         """
         super().__init__(batch_size=batch_size, num_workers=num_workers)
+        _check_arguments(name, class_names, hierarchy, batch_size)
         self.name, self.pictures, self.as_pictures = name, pictures, as_pictures
         n = len(pictures)  # type: ignore[arg-type]
         if n == 0:
@@ -86,7 +88,7 @@ class InMemoryProbe(Probe):
         if labels is None and label is not None:
             labels = found[1]
         if labels is not None:
-            self.labels = torch.as_tensor(labels, dtype=torch.int64)
+            self.labels = _whole_numbers(labels, name)
             given = tuple(class_names) or tuple(getattr(pictures, "classes", ()))
             self.class_names = given or tuple(f"class {i}" for i in range(int(self.labels.max()) + 1))
             self._check_labels(n)
@@ -127,6 +129,7 @@ class InMemoryProbe(Probe):
         return self._digest
 
 
+@in_python
 def probe_of(images: "str | Path | Tensor | Sequence[Any] | Dataset | Probe", **options: Any) -> Probe:
     """A probe of whatever the caller has: a folder, a tensor, a list of pictures, a data set, or a probe.
 
@@ -137,17 +140,66 @@ def probe_of(images: "str | Path | Tensor | Sequence[Any] | Dataset | Probe", **
     """
     if isinstance(images, Probe):
         return images
+    folder = isinstance(images, str | Path)
+    known = inspect.signature(FolderProbe if folder else InMemoryProbe).parameters
+    for name in options:
+        if name not in known:
+            raise unknown("argument of probe_of", name, known)
     if isinstance(images, str | Path):
+        if not str(images):
+            raise UserError("images is an empty text: give the path of a folder.")
         return FolderProbe(images, **options)
-    if isinstance(images, Tensor) and (images.ndim != 4 or images.shape[1] != 3):
-        raise UserError(f"Pictures must be a tensor (N, 3, H, W), not {tuple(images.shape)}.")
+    if isinstance(images, Tensor):
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UserError(f"Pictures must be a tensor (N, 3, H, W), not {tuple(images.shape)}.")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise UserError(f"Pictures must be uint8, or floats that are fed as they are, not {images.dtype}.")
+        if images.is_floating_point() and not bool(images.isfinite().all()):
+            raise UserError("Pictures hold values that are NaN or infinite.")
+    elif isinstance(images, Mapping | np.ndarray) or not isinstance(images, Sequence | Dataset) or not _counted(images):
+        raise UserError(
+            f"images={brief(images)} is none of these: a folder, a tensor (N, 3, H, W), a list of pictures, a data set "
+            "that has a length, a Probe."
+        )
     return InMemoryProbe(images, **options)
 
 
-def _content(pictures: Any, name: str) -> tuple[str, list[int]]:
+def _counted(images: Any) -> bool:
+    try:
+        return len(images) >= 0
+    except (TypeError, NotImplementedError):
+        return False
+
+
+def _check_arguments(name: Any, class_names: Any, hierarchy: Any, batch_size: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise UserError(f"name={name!r} is no name for tables.")
+    if isinstance(class_names, str) or not all(isinstance(one, str) for one in class_names):
+        raise UserError(f"class_names={brief(class_names)} is no list of names, one for each class.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"batch_size={batch_size!r} is no number of pictures.")
+    covered = list(hierarchy.values()) if isinstance(hierarchy, Mapping) else [] if hierarchy is None else [None]
+    if not all(isinstance(classes, Sequence) and all(isinstance(one, int) for one in classes) for classes in covered):
+        raise UserError(f"hierarchy={brief(hierarchy)} is no dict from superclasses to lists of class indices.")
+
+
+def _whole_numbers(labels: Any, name: str) -> Tensor:
+    """Class indices as a tensor."""
+    try:
+        found = torch.as_tensor(labels)
+        exact = found.to(torch.int64)
+        fine = not found.is_complex() and bool((found == exact).all())
+    except (TypeError, ValueError, RuntimeError):
+        fine = False
+    if not fine:
+        raise UserError(f"labels of `{name}` must be class indices, one whole number a picture, not {brief(labels)}.")
+    return exact
+
+
+def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
     """The digest of all pixels, and the labels where the items have them."""
     content = hashlib.sha256()
-    labels: list[int] = []
+    labels: list[Any] = []
     if isinstance(pictures, Tensor):
         content.update(f"{pictures.dtype} {tuple(pictures.shape)}".encode())
         for part in pictures.split(256):
@@ -155,11 +207,20 @@ def _content(pictures: Any, name: str) -> tuple[str, list[int]]:
         return content.hexdigest(), labels
     for index in tqdm(range(len(pictures)), f"reading {name}", disable=None, leave=False):
         picture, label = _parts(pictures[index])
+        if not isinstance(picture, Image.Image) and not (isinstance(picture, Tensor) and picture.shape[:-2] == (3,)):
+            what = f"a tensor {tuple(picture.shape)}" if isinstance(picture, Tensor) else f"{brief(picture)}"
+            raise UserError(f"Picture {index} of `{name}` is {what}; expected a PIL picture or a tensor (3, H, W).")
         array = picture.numpy() if isinstance(picture, Tensor) else np.asarray(picture.convert("RGB"))
+        if (
+            isinstance(picture, Tensor)
+            and picture.is_floating_point()
+            and picture.shape != _parts(pictures[0])[0].shape
+        ):
+            raise UserError(f"Pictures 0 and {index} of `{name}` differ in size; floats are fed as they are.")
         content.update(f"{array.dtype} {array.shape}".encode())
         content.update(np.ascontiguousarray(array).tobytes())
         if label is not None:
-            labels.append(int(label))
+            labels.append(label)
     return content.hexdigest(), labels
 
 

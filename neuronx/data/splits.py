@@ -31,6 +31,8 @@ def splits_of(how: int | str | Path | None, n: int, name: str, kept: Tensor | No
     kept = torch.arange(n) if kept is None else kept
     if how is None or isinstance(how, int):
         return seeded_splits(len(kept), how or 0)
+    if not isinstance(how, str | Path):
+        raise UserError(f"splits={how!r} is neither a seed nor a folder of three id files.")
     folder = _published(name) if how == "published" else Path(how).expanduser()
     ids = {part: _ids(folder / f"{part}_ids.pt", n, name) for part in PARTS}
     together = torch.cat(list(ids.values()))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from neuronx.errors import UserError, brief
 from neuronx.metrics.bootstrap import mean_and_sem
 from neuronx.scoring.floors import CEILING, is_method
 from neuronx.types import Score, Unit
@@ -71,6 +72,8 @@ def leaderboard(scores: Sequence[Score], without: Collection[tuple[str, Unit]] =
     """
     groups: dict[tuple[str, ...], list[Score]] = {}
     for one in scores:
+        if not isinstance(one, Score):
+            raise UserError(f"A leaderboard is made of scores; found {brief(one)}.")
         if (one.target, one.unit) not in without:
             board = one.target, one.unit.layer, one.pool, one.score, one.judge, one.images
             groups.setdefault((*board, one.method), []).append(one)

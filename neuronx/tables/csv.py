@@ -64,6 +64,8 @@ def read_csv(path: str | Path) -> tuple[list[str], list[Row]]:
     Raises:
         UserError: When it is missing, empty, not UTF-8, has a column twice, or a row of another length than the header.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(f"path={path!r} is no path of a table.")
     path = Path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from neuronx.errors import UserError, unknown
+from neuronx.errors import UserError, brief, unknown
 from neuronx.tables.csv import Row, read_csv, write_csv
 from neuronx.tables.schemas import explain_row, noted_columns, recognise
 from neuronx.types import Cell, Explanation, Unit, dotted
@@ -56,7 +56,7 @@ def read_explanations(
         UserError: For an unknown layout, a missing column, a cell that is not a number (with file, line and column), a
             unit that stands twice, a layer that cannot be told or is not in the file.
     """
-    file = _read(Path(path), layer, None, (), published_labels)
+    file = _read(path, layer, None, (), published_labels)
     _check_any([file], [layer] if layer else [])
     return file.explanations
 
@@ -132,6 +132,8 @@ def write_explanations(path: str | Path, explanations: Sequence[Explanation]) ->
     any, last `made_by` (names and digests joined by `;`). A term that is named 0 and weighs 0 cannot be told from an
     empty slot, and is left out.
     """
+    if wrong := [one for one in explanations if not isinstance(one, Explanation)]:
+        raise UserError(f"A table of explanations cannot hold {brief(wrong[0])}.")
     linear = any(one.is_linear for one in explanations)
     first = ["val correlation"] if linear else []
     named = dict.fromkeys(name for one in explanations for name, _ in one.notes)
@@ -190,7 +192,7 @@ def _paths(given: str) -> list[tuple[Path, Path | None]]:
 
 
 def _read(
-    path: Path,
+    path: str | Path,
     layer: str | None,
     asked: Sequence[str] | None,
     targets: Sequence[str],
@@ -199,6 +201,7 @@ def _read(
 ) -> ExplanationFile:
     """Reads one file; `layer` is what it is of whatever its name tells, `asked` are the layers to keep."""
     columns, rows = read_csv(path)
+    path = Path(path)
     schema = recognise(path, columns)
     column = next((name for name in ("layer", "Layer") if name in columns), None)
     told = [dotted(row.cells[column]) for row in rows] if column else []
