@@ -200,6 +200,7 @@ def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
     """The digest of all pixels, and the labels where the items have them."""
     content = hashlib.sha256()
     labels: list[Any] = []
+    shape: tuple[int, ...] = ()
     if isinstance(pictures, Tensor):
         content.update(f"{pictures.dtype} {tuple(pictures.shape)}".encode())
         for part in pictures.split(256):
@@ -211,11 +212,8 @@ def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
             what = f"a tensor {tuple(picture.shape)}" if isinstance(picture, Tensor) else f"{brief(picture)}"
             raise UserError(f"Picture {index} of `{name}` is {what}; expected a PIL picture or a tensor (3, H, W).")
         array = picture.numpy() if isinstance(picture, Tensor) else np.asarray(picture.convert("RGB"))
-        if (
-            isinstance(picture, Tensor)
-            and picture.is_floating_point()
-            and picture.shape != _parts(pictures[0])[0].shape
-        ):
+        shape = shape or array.shape
+        if isinstance(picture, Tensor) and picture.is_floating_point() and array.shape != shape:
             raise UserError(f"Pictures 0 and {index} of `{name}` differ in size; floats are fed as they are.")
         content.update(f"{array.dtype} {array.shape}".encode())
         content.update(np.ascontiguousarray(array).tobytes())
