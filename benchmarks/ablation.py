@@ -3,22 +3,20 @@
 import resource
 import statistics
 import time
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.ablation_plain import plain
 from neuronx.recording.trainer import make
-from neuronx.scoring.ablation.damage import Damage
-from neuronx.scoring.ablation.head import LinearHead
-from neuronx.scoring.ablation.measured import LinearEffect
-from neuronx.scoring.simulator import Predictor
+from neuronx.scoring.ablation.ablation import Ablation, LayerAblation
+from neuronx.scoring.ablation.curves import LinearLossChange
+from neuronx.scoring.ablation.losses import LinearHead
+from neuronx.scoring.predictors import WeightedConcepts
 
 UNITS, CLASSES, VAL, TEST, CONCEPTS, TERMS = 2048, 1000, 1000, 2000, 400, 4
 PLAIN_UNITS = {"norm": 4, "optim": 1}
 TEMPERATURE = 1.1
-AT_ONCE = 128
 
 
 def report() -> list[dict]:
@@ -36,14 +34,13 @@ def report() -> list[dict]:
     with torch.inference_mode():
         logits = head(z.T)
     labels = (logits + torch.randn(N, CLASSES, generator=generator)).argmax(1)
-    predictor = Predictor("layer", torch.arange(UNITS), which, weights, torch.zeros(UNITS, dtype=torch.float64))
-    trainer = partial(make, accelerator="cpu", enable_progress_bar=False)
+    predictor = WeightedConcepts("layer", torch.arange(UNITS), which, weights, torch.zeros(UNITS).double())
+    runner = make(accelerator="cpu", enable_progress_bar=False)
 
     def ours(mode: str) -> Tensor:
-        effect = LinearEffect(LinearHead(head.weight.detach()), torch.arange(UNITS), logits, labels, TEMPERATURE)
-        damage = Damage([predictor], scores, torch.arange(UNITS), z, VAL, effect, (mode,), 100, 1e-2, AT_ONCE)
-        trainer().test(damage, verbose=False)
-        return damage.values[mode][0]
+        change = LinearLossChange(LinearHead(head.weight.detach()), torch.arange(UNITS), logits, labels, TEMPERATURE)
+        layer = LayerAblation([predictor], scores, torch.arange(UNITS), z, VAL, change, Ablation(modes=(mode,)))
+        return layer.scores(runner)[mode][0][0]
 
     rows = []
     for mode, few in PLAIN_UNITS.items():

@@ -72,7 +72,7 @@ def study_head(
         UserError: A layer that the logits do not depend on linearly; classes without names; or as `align_weights`.
     """
     from neuronx.recording.record import record
-    from neuronx.scoring.ablation.head import class_labels, few_images, find_linear_head
+    from neuronx.scoring.ablation.losses import class_labels, few_images, find_linear_head
 
     layer = target.canonical(layer)
     pool = target.select(layers=layer).layers[layer]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from neuronx.errors import UserError, brief
 from neuronx.metrics.bootstrap import mean_and_sem
-from neuronx.scoring.floors import CEILING, is_method
+from neuronx.scoring.baselines import CEILING, is_method
 from neuronx.types import Score, Unit
 
 

@@ -16,7 +16,7 @@ from neuronx.report.evaluation import Evaluation
 from neuronx.report.figures import histogram_counts
 from neuronx.report.leaderboard import LeaderboardRow
 from neuronx.report.purity import ALIGNMENT, PURITY
-from neuronx.scoring.floors import is_method
+from neuronx.scoring.baselines import is_method
 from neuronx.types import Score, Table
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from neuronx.report.activity import DEAD_BELOW, Activity
 from neuronx.report.evaluation import Evaluation
 from neuronx.report.leaderboard import LeaderboardRow
 from neuronx.report.purity import PURITY, purity_summary
-from neuronx.scoring.floors import SHUFFLED
+from neuronx.scoring.baselines import SHUFFLED
 from neuronx.types import UNKNOWN, Comparison
 
 BAR = 16

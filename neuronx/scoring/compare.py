@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from neuronx.errors import UserError
 from neuronx.metrics.bootstrap import interval, mean_and_sem, spearman
-from neuronx.scoring.floors import SHUFFLED, is_method
+from neuronx.scoring.baselines import SHUFFLED, is_method
 from neuronx.types import Comparison, Judge, Score, Unit
 
 if TYPE_CHECKING:

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from neuronx.metrics.bootstrap import correlation_sem
+from neuronx.metrics.correlation import empty, merge, moments, pearson
 from neuronx.recording.record import record
-from neuronx.scoring.panels import Beside, asked_for, rows_of_table
-from neuronx.scoring.simulator import Predicts, Simulator
-from neuronx.scoring.sums import apart, sums
+from neuronx.scoring.predictors import JudgedConcepts, Predictor
+from neuronx.scoring.rows import MethodRows, TableOptions, layers_of, parts_apart, rows_of_sums
 from neuronx.types import Activations, Explanation, Judge, Score, Scores, TrainerFactory
 
 if TYPE_CHECKING:
@@ -17,15 +20,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Correlation(Beside):
-    """Simulates explanations on the test images and correlates them with the units, beside floors and a ceiling.
+class Correlation(TableOptions):
+    """Simulates explanations on the test images and correlates them with the units, beside baselines and upper bound.
 
     A unit is inactive when it never changes on the test images, or its explanation is empty and it never changes on
     train and val; it is unjudged when its explanation has an atom that the judge does not know. Neither has a score. An
-    empty explanation of any other unit predicts a constant and scores 0. Options are those of `Beside`.
+    empty explanation of any other unit predicts a constant and scores 0. Options are those of `TableOptions`.
 
-    A unit that is explained in parts is predicted by their sum (`sums`); the parts themselves, scored as units that the
-    network might have, have rows of their own, `<method>-parts`.
+    A unit that is explained in parts is predicted by their sum (`rows_of_sums`); the parts themselves, scored as units
+    that the network might have, have rows of their own, `<method>-parts`.
     """
 
     def score(
@@ -42,17 +45,17 @@ class Correlation(Beside):
         Args:
             explained: Method -> its explanations.
             target: The network.
-            probe: The images; test images give the scores, train and val fit the ceiling.
-            judge: Who says which concepts an image shows.
+            probe: The images; test images give the scores, train and val fit the upper bound.
+            judge: Decides which concepts an image shows.
             trainer: Makes trainers.
-            words: What the random floor and the ceiling draw from where the judge has no vocabulary; the explanations'
-                own concepts by default.
+            words: The concepts of the random baseline and the upper bound where the judge has no vocabulary; the
+                explanations' own concepts by default.
 
         Raises:
             UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas; activations that
                 are not finite.
         """
-        recorded = record(target, probe, trainer, layers=asked_for(explained, target))
+        recorded = record(target, probe, trainer, layers=layers_of(explained, target))
         return self.score_recorded(explained, recorded, target.name, probe, judge, trainer, words)
 
     def score_recorded(
@@ -67,18 +70,51 @@ class Correlation(Beside):
     ) -> Scores:
         """Scores as `score` does, from activations by layer; `target` is the network's name."""
         test = probe.split("test")
-        made = self.panels(apart(explained), recorded, probe, judge, trainer, words)
-        values = {layer: one.values for layer, one in recorded.items()}
-        fit = probe.split("train", "val")
-        summed = sums(made.panels, recorded, made.formulas, made.judgement, fit, self.batch_size)
-        panels = [*made.panels, *(panel for panel, _ in summed)]
-        predictors: list[Predicts] = [*(one.predictor for one in made.panels), *(predictor for _, predictor in summed)]
-        simulator = Simulator(predictors, made.formulas, made.judgement, values, test, self.batch_size)
-        trainer().test(simulator, verbose=False)
+        table = self.table(parts_apart(explained), recorded, probe, judge, trainer, words)
+        sums = rows_of_sums(table, recorded, probe.split("train", "val"), self.batch_size)
+        methods: list[MethodRows[Predictor]] = [*table.methods, *sums]
+        values = {layer: activations.values for layer, activations in recorded.items()}
+        predictors = [method.predictor for method in methods]
         images = f"{probe.name}/test:{len(test)}"
-        rows: list[Score] = []
-        for panel, r in zip(panels, simulator.correlations, strict=True):
-            found = zip(r.tolist(), correlation_sem(r, len(test)).tolist(), ["ok"] * len(r), strict=True)
-            pool = recorded[panel.layer].pool
-            rows += rows_of_table(panel, found, "correlation", target, pool, judge.name, images)
-        return Scores(rows)
+        scores: list[Score] = []
+        for method, r in zip(
+            methods, correlate(predictors, table.concepts, values, test, self.batch_size), strict=True
+        ):
+            results = zip(r.tolist(), correlation_sem(r, len(test)).tolist(), ["ok"] * len(r), strict=True)
+            pool = recorded[method.layer].pool
+            scores += method.scores(results, "correlation", target, pool, judge.name, images)
+        return Scores(scores)
+
+
+@torch.no_grad()
+def correlate(
+    predictors: Sequence[Predictor],
+    concepts: JudgedConcepts,
+    activations: Mapping[str, Tensor],
+    rows: Tensor,
+    batch_size: int = 128,
+) -> list[Tensor]:
+    """Correlates predictions with activations in one pass over some images: the judge sees each concept once.
+
+    All numbers are recorded already, so each process goes through all images, and all find the same.
+
+    Args:
+        predictors: Their concepts count in `concepts`.
+        concepts: As the judge sees them.
+        activations: Layer -> (N, K) float32, of all images.
+        rows: The images to look at.
+        batch_size: Images at a time.
+
+    Returns:
+        For each predictor the correlation of each unit, (K,) float64; NaN for a unit that never changed.
+    """
+    total = [empty(len(predictor.columns)) for predictor in predictors]
+    for batch, scores in concepts.batches(rows, batch_size):
+        actual = {
+            layer: activations[layer][batch].T.double().contiguous()
+            for layer in dict.fromkeys(predictor.layer for predictor in predictors)
+        }
+        for k, predictor in enumerate(predictors):
+            simulated, units = predictor.predict(scores), actual[predictor.layer][predictor.columns]
+            total[k] = merge(total[k], moments(simulated, units))
+    return [pearson(found) for found in total]

@@ -1,32 +1,392 @@
-"""What every pass of a simulation goes through: batches of row numbers. Pictures are not needed any more."""
+"""The rows of a score table: each method's explanations, the shuffled and random baselines, and the ridge upper bound.
 
-from collections.abc import Iterator
+Whatever is asked of the judge is asked at once: the explanations' concepts, random ones, what the upper bound may use.
+"""
+
+import logging
+import math
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
-from neuronx.data.probe import Batches
+from neuronx.concepts.formula import Formulas
+from neuronx.errors import UserError, unknown
+from neuronx.scoring.baselines import CEILING, RANDOM, SHUFFLED, randomised, shuffled
+from neuronx.scoring.predictors import JudgedConcepts, Predictor, SumOfParts, WeightedConcepts, fit_ridge, fit_sum
+from neuronx.types import Activations, Explanation, Judge, Score, TrainerFactory, Unit
+
+if TYPE_CHECKING:
+    from neuronx.data.probe import Probe
+    from neuronx.targets.target import Target
+
+log = logging.getLogger(__name__)
+
+P = TypeVar("P", bound=Predictor, covariant=True)
+
+PARTS = "-parts"
+"""Follows the name of a method where the parts of its units are scored as units of their own."""
 
 
-class RowBatches:
-    """Rows (B,) int64, batch by batch, dealt to the processes of a module's trainer in turn and without padding.
+@dataclass(frozen=True)
+class Row:
+    """One explanation to be scored.
 
-    A process that gets none gets one empty batch, because Lightning would leave it out of the pass, and the others
-    would wait for it.
+    Attributes:
+        method: Its method, or the baseline or upper bound that it belongs to.
+        explanation: Of one unit.
+        column: Of the unit in its layer's activations.
+        status: ok, inactive or unjudged.
     """
 
-    def __init__(self, rows: Tensor, batch_size: int, module: LightningModule) -> None:
-        trainer = module.trainer
-        self.batches = list(Batches(rows, batch_size, trainer.global_rank, trainer.world_size)) or [[]]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (torch.tensor(batch, dtype=torch.int64) for batch in self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    method: str
+    explanation: Explanation
+    column: int
+    status: str
 
 
-def arithmetic_device(module: LightningModule) -> torch.device:
-    """Where float64 sums are made: the module's device, or the CPU where the device has no float64."""
-    return torch.device("cpu") if module.device.type == "mps" else module.device
+@dataclass(frozen=True)
+class MethodRows(Generic[P]):
+    """The rows of one method and layer.
+
+    Attributes:
+        layer: The layer.
+        rows: One a unit, whether it can be scored or not.
+        predictor: Of the rows whose status is ok, in order.
+    """
+
+    layer: str
+    rows: Sequence[Row]
+    predictor: P
+
+    def scores(
+        self, results: Iterable[tuple[float, float, str]], name: str, target: str, pool: str, judge: str, images: str
+    ) -> list[Score]:
+        """A score for each row, in a table; those that could not be scored have the value NaN.
+
+        Args:
+            results: (value, standard error, status) of the rows whose status is ok, in order.
+            name: Of the score.
+            target: Name of the network.
+            pool: Of the layer.
+            judge: Name of the judge.
+            images: `<data>/<split>:<n>`.
+        """
+        scored = iter(results)
+        n = int(images.rsplit(":", 1)[1])
+        scores = []
+        for row in self.rows:
+            value, sem, status = next(scored) if row.status == "ok" else (math.nan, math.nan, row.status)
+            unit, text = row.explanation.unit, str(row.explanation)
+            scores.append(
+                Score(target, pool, unit, row.method, name, value, sem, n, status, text, judge=judge, images=images)
+            )
+        return scores
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """All that is to be scored, and what the judge sees of every concept in it.
+
+    Attributes:
+        methods: Layer by layer, method by method.
+        concepts: Used by the predictors.
+    """
+
+    methods: Sequence[MethodRows[WeightedConcepts]]
+    concepts: JudgedConcepts
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Options shared by correlation and ablation scoring: baselines, upper bound, batch size.
+
+    Attributes:
+        seed: Of the baselines.
+        floors: Whether to add rows `shuffled-<method>` and `random-<method>`.
+        ceiling: Whether to add the row `ceiling`.
+        ceiling_concepts: How many concepts the upper bound may use: first those of the explanations, then random ones
+            of the judge's vocabulary, or of the word list where the judge knows any phrase.
+        batch_size: Images at a time.
+    """
+
+    seed: int = 0
+    floors: bool = True
+    ceiling: bool = True
+    ceiling_concepts: int = 2000
+    batch_size: int = 128
+
+    def table(
+        self,
+        explained: Mapping[str, Sequence[Explanation]],
+        recorded: Mapping[str, Activations],
+        probe: "Probe",
+        judge: Judge,
+        trainer: TrainerFactory,
+        words: Sequence[str] = (),
+    ) -> ScoreTable:
+        """Lines up explanations, baselines and the upper bound, which is fitted on train and val.
+
+        Args:
+            explained: Method -> its explanations.
+            recorded: Layer -> activations.
+            probe: The images.
+            judge: Decides which concepts an image shows.
+            trainer: Makes trainers.
+            words: The concepts of the random baseline and the upper bound where the judge has no vocabulary.
+
+        Raises:
+            UserError: Explanations of an unknown unit, two for one unit, or broken formulas; activations that are not
+                finite.
+        """
+        test, fit = probe.split("test"), probe.split("train", "val")
+        active = {layer: (active_units(one, fit), active_units(one, test)) for layer, one in recorded.items()}
+        given = {layer: explanation_rows(explained, one, *active[layer]) for layer, one in recorded.items()}
+        own = _concepts(given.values())
+        pool = judge.vocabulary(probe) or tuple(words) or own
+        drawn = {layer: random_rows(rows, pool, self.seed) if self.floors else [] for layer, rows in given.items()}
+        broad = self._broad(own, pool) if self.ceiling else ()
+        formulas = Formulas((*own, *broad, *_concepts(drawn.values())))
+        concepts = JudgedConcepts(formulas, judge.judge(formulas.atoms, probe, trainer))
+        known = formulas.places(concepts.judgement.known)
+
+        methods: list[MethodRows[WeightedConcepts]] = []
+        for layer, rows in given.items():
+            judged = mark_unjudged(known, rows)
+            status = {(RANDOM + row.method, row.explanation.unit): row.status for row in judged}
+            by_chance = [replace(row, status=status[row.method, row.explanation.unit]) for row in drawn[layer]]
+            swapped = shuffled_rows(judged, self.seed) if self.floors else []
+            methods += _by_method(layer, [*judged, *by_chance, *swapped], known)
+        chosen = torch.tensor([known[concept] for concept in broad if concept in known], dtype=torch.long)
+        if len(chosen) and recorded:
+            train, val = probe.split("train"), probe.split("val")
+            fitted = fit_ridge(concepts, chosen, recorded, train, val, self.batch_size)
+            for layer, (predictor, penalty) in fitted.items():
+                methods.append(_upper_bound(given[layer], *active[layer], predictor, penalty))
+        return ScoreTable(methods, concepts)
+
+    def _broad(self, own: Sequence[str], pool: Sequence[str]) -> list[str]:
+        """What the upper bound may use: `ceiling_concepts` of the explanations' concepts and the pool."""
+        draw, limit = random.Random(f"{self.seed}/{CEILING}"), self.ceiling_concepts
+        if len(own) >= limit:
+            return sorted(draw.sample(own, limit))
+        others = sorted(set(pool) - set(own))
+        return [*own, *sorted(draw.sample(others, min(len(others), limit - len(own))))]
+
+
+def layers_of(explained: Mapping[str, Sequence[Explanation]], target: "Target") -> dict[str, str]:
+    """Layer -> pooling, of the layers that explanations are about; UserError for one that was not asked for."""
+    layers = dict.fromkeys(explanation.unit.layer for given in explained.values() for explanation in given)
+    for layer in layers:
+        if layer not in target.layers:
+            raise unknown(f"layer among those asked for of {target.name}", layer, target.layers)
+    return {layer: target.layers[layer] for layer in layers}
+
+
+def active_units(recorded: Activations, rows: Tensor) -> Tensor:
+    """Which units (K,) change at all on some images.
+
+    Raises:
+        UserError: An activation that is not finite.
+    """
+    low = torch.full((len(recorded.units),), torch.inf)
+    high = -low
+    for part in rows.split(512):
+        values = recorded.values[part]
+        low, high = torch.minimum(low, values.amin(0)), torch.maximum(high, values.amax(0))
+    broken = (~(low.isfinite() & high.isfinite())).nonzero().flatten().tolist()
+    if broken:
+        others = f", and so have {len(broken) - 1} others" if len(broken) > 1 else ""
+        raise UserError(
+            f"Unit {recorded.units[broken[0]]} has activations that are not finite (NaN or infinite){others}: check "
+            "the weights of the network and its preprocessing."
+        )
+    return low < high
+
+
+def explanation_rows(
+    explained: Mapping[str, Sequence[Explanation]], recorded: Activations, on_fit: Tensor, on_test: Tensor
+) -> list[Row]:
+    """The explanations of one layer, method by method. A part of a unit is scored against the whole unit.
+
+    Args:
+        explained: Method -> its explanations, of this and other layers.
+        recorded: The layer.
+        on_fit: (K,) bool, which units change on train and val.
+        on_test: (K,) bool, the same on test.
+
+    Raises:
+        UserError: A unit that the layer does not have, or two explanations of one unit.
+    """
+    columns = {unit: column for column, unit in enumerate(recorded.units)}
+    rows: list[Row] = []
+    for method, given in explained.items():
+        before: set[Unit] = set()
+        for explanation in given:
+            unit = explanation.unit
+            if unit.layer != recorded.layer:
+                continue
+            column = columns.get(unit, columns.get(replace(unit, part=None)))
+            if column is None:
+                raise UserError(
+                    f"{method} explains unit {unit}, but the layer has units 0 to {len(recorded.units) - 1}."
+                )
+            if unit in before:
+                raise UserError(f"{method} explains unit {unit} twice; only one explanation a unit can be scored.")
+            before.add(unit)
+            inactive = not on_test[column] or not (explanation.terms or on_fit[column])
+            rows.append(Row(method, explanation, column, "inactive" if inactive else "ok"))
+    return rows
+
+
+def mark_unjudged(known: Collection[str], rows: Sequence[Row]) -> list[Row]:
+    """The rows, those unjudged that have a concept which the judge does not know."""
+    return [
+        replace(row, status="unjudged")
+        if row.status == "ok" and any(concept not in known for concept, _ in row.explanation.terms)
+        else row
+        for row in rows
+    ]
+
+
+def random_rows(rows: Sequence[Row], pool: Sequence[str], seed: int) -> list[Row]:
+    """The baseline `random-<method>`: beside each row one with random concepts; none where the pool has no others."""
+    drawn: list[Row] = []
+    for row in rows:
+        other = randomised(row.explanation, pool, f"{seed}/{row.method}")
+        if other is None:
+            log.warning(
+                "%s%s is left out for unit %s: all concepts that could be drawn are those of its explanation.",
+                RANDOM,
+                row.method,
+                row.explanation.unit,
+            )
+        else:
+            drawn.append(replace(row, method=RANDOM + row.method, explanation=other))
+    return drawn
+
+
+def shuffled_rows(rows: Sequence[Row], seed: int) -> list[Row]:
+    """The baseline `shuffled-<method>` of one layer: explanations that can be scored, permuted among their units.
+
+    A method with only one such explanation has no such baseline.
+    """
+    baseline: list[Row] = []
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [row for row in rows if row.method == method]
+        sound = [row.explanation for row in own if row.status == "ok"]
+        if len(sound) > 1:
+            given = iter(shuffled(sound, f"{seed}/{method}/{sound[0].unit.layer}"))
+            for row in own:
+                other = next(given) if row.status == "ok" else row.explanation
+                baseline.append(replace(row, method=SHUFFLED + method, explanation=other))
+    return baseline
+
+
+def parts_apart(explained: Mapping[str, Sequence[Explanation]]) -> dict[str, list[Explanation]]:
+    """Explanations by method, those of parts of units under the method's name and `-parts`."""
+    apart: dict[str, list[Explanation]] = {}
+    for method, given in explained.items():
+        parts = [explanation for explanation in given if explanation.unit.part is not None]
+        apart[method] = [explanation for explanation in given if explanation.unit.part is None]
+        if parts:
+            apart[method + PARTS] = parts
+    return apart
+
+
+def rows_of_sums(
+    table: ScoreTable, recorded: Mapping[str, Activations], rows: Tensor, batch_size: int
+) -> list[MethodRows[SumOfParts]]:
+    """The units that were explained in parts, as rows of the method; a unit is predicted by the sum of its parts.
+
+    A part cannot be less than nothing, so its prediction is cut at 0; its weight is fitted to the unit. A unit is
+    unjudged when one of its parts is, and inactive when all of them are; parts that are inactive add nothing.
+
+    Args:
+        table: With the rows of parts.
+        recorded: Layer -> activations.
+        rows: The images to fit on.
+        batch_size: Images at a time.
+    """
+    sums = []
+    for method in table.methods:
+        if not (method.rows and method.rows[0].method.endswith(PARTS)):
+            continue
+        parts: dict[Unit, list[Row]] = {}
+        for row in method.rows:
+            parts.setdefault(_whole(row), []).append(row)
+        sound = [_whole(row) for row in method.rows if row.status == "ok"]
+        unjudged = {unit for unit, own in parts.items() if any(row.status == "unjudged" for row in own)}
+        scored = [unit for unit in dict.fromkeys(sound) if unit not in unjudged]
+        columns = {unit: column for column, unit in enumerate(recorded[method.layer].units)}
+        whole = []
+        for unit in [*scored, *(unit for unit in parts if unit not in scored)]:
+            status = "ok" if unit in scored else "unjudged" if unit in unjudged else "inactive"
+            text = " | ".join(str(row.explanation) for row in parts[unit])
+            name = method.rows[0].method.removesuffix(PARTS)
+            whole.append(Row(name, Explanation(unit, ((text, 1.0),)), columns[unit], status))
+        # A part of an unjudged unit goes to a place after the last, which is cut off.
+        place = {unit: at for at, unit in enumerate(scored)}
+        predictor = fit_sum(
+            method.predictor,
+            torch.tensor([place.get(unit, len(scored)) for unit in sound], dtype=torch.int64),
+            torch.tensor([columns[unit] for unit in scored], dtype=torch.int64),
+            recorded[method.layer].values,
+            table.concepts,
+            rows,
+            batch_size,
+        )
+        sums.append(MethodRows(method.layer, whole, predictor))
+    return sums
+
+
+def _whole(row: Row) -> Unit:
+    """The unit that a part belongs to."""
+    return replace(row.explanation.unit, part=None)
+
+
+def _concepts(rows: Iterable[Sequence[Row]]) -> tuple[str, ...]:
+    """The distinct concepts of the rows of layers, formulas whole, sorted."""
+    return tuple(sorted({concept for layer in rows for row in layer for concept, _ in row.explanation.terms}))
+
+
+def _by_method(layer: str, rows: Sequence[Row], known: Mapping[str, int]) -> list[MethodRows[WeightedConcepts]]:
+    """The rows of one layer, sorted by method, with what they predict."""
+    methods = []
+    for name in dict.fromkeys(row.method for row in rows):
+        own = [row for row in rows if row.method == name]
+        sound = [row for row in own if row.status == "ok"]
+        terms = [row.explanation.terms for row in sound]
+        longest = max(map(len, terms), default=0)
+        concepts = [[known[concept] for concept, _ in some] + [0] * (longest - len(some)) for some in terms]
+        weights = [[weight for _, weight in some] + [0.0] * (longest - len(some)) for some in terms]
+        shape = len(sound), longest
+        predictor = WeightedConcepts(
+            layer,
+            columns=torch.tensor([row.column for row in sound], dtype=torch.long),
+            concepts=torch.tensor(concepts, dtype=torch.long).view(shape),
+            weights=torch.tensor(weights, dtype=torch.float64).view(shape),
+            bias=torch.tensor([row.explanation.bias for row in sound], dtype=torch.float64),
+        )
+        methods.append(MethodRows(layer, own, predictor))
+    return methods
+
+
+def _upper_bound(
+    rows: Sequence[Row], on_fit: Tensor, on_test: Tensor, predictor: WeightedConcepts, penalty: Tensor
+) -> MethodRows[WeightedConcepts]:
+    """The upper bound of every unit that any method explains, whole or in parts; a layer's own units come first."""
+    units: dict[Unit, int] = {}
+    for row in rows:
+        unit = row.explanation.unit
+        units[replace(unit, part=None)] = row.column if unit.part is None else unit.index
+    active = (on_fit & on_test).tolist()
+    bound = []
+    for unit, column in sorted(units.items()):
+        text = f"ridge on {len(predictor.concepts)} concepts, penalty {penalty[column]:g}"
+        bound.append(Row(CEILING, Explanation(unit, ((text, 1.0),)), column, "ok" if active[column] else "inactive"))
+    columns = torch.tensor([row.column for row in bound if row.status == "ok"], dtype=torch.long)
+    return MethodRows(predictor.layer, bound, predictor.units(columns))

@@ -20,19 +20,15 @@ def found_by(script: str, batch_size: int, folder: Path) -> tuple[list, list, li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [16, 500])  # with 500 the second process has nothing to do
-def test_two_processes_find_the_same(tmp_path, batch_size):
-    """101 test images, which two processes cannot share evenly: Lightning's own sampler would see 102."""
-    alone, first, second = found_by("two_processes.py", batch_size, tmp_path)
-    assert first == second
-    assert len(alone) == len(first) == 36
-    for a, b in zip(alone, first, strict=True):
-        assert a[:3] == b[:3] and a[2] == 101
-        assert abs(a[3] - b[3]) < 1e-10
+def test_two_processes_find_the_same(tmp_path):
+    """Each process goes through all numbers that are recorded already."""
+    alone, first, second = found_by("two_processes.py", 16, tmp_path)
+    assert first == second == alone
+    assert len(alone) == 36 and {row[2] for row in alone} == {101}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [16, 500])
+@pytest.mark.parametrize("batch_size", [16, 500])  # with 500 the second process has no images
 def test_two_processes_find_the_same_ablation_scores_and_effects(tmp_path, batch_size):
     """31 test images, by a linear head and by the network's tail."""
     alone, first, second = found_by("two_processes_ablation.py", batch_size, tmp_path)

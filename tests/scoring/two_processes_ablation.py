@@ -15,7 +15,7 @@ from oracles_simulation import Table
 from neuronx.data.in_memory import AsIs, probe_of
 from neuronx.recording.trainer import make
 from neuronx.scoring.ablation.ablation import Ablation
-from neuronx.scoring.ablation.effects import effects
+from neuronx.scoring.ablation.importance import effects
 from neuronx.targets.target import Target
 from neuronx.types import Explanation, Unit
 

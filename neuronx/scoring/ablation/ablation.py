@@ -7,15 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from lightning import Trainer
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
+from neuronx.metrics.correlation import moments, pearson
 from neuronx.recording.record import record, without_parts
-from neuronx.scoring.ablation.curves import FEWEST
-from neuronx.scoring.ablation.damage import Damage, Effect, Seen
-from neuronx.scoring.ablation.head import class_labels, few_images, find_linear_head, fit_temperature
-from neuronx.scoring.ablation.measured import LinearEffect, Measuring
-from neuronx.scoring.panels import Beside, asked_for, rows_of_table
+from neuronx.scoring.ablation.curves import FEWEST, Curves, LinearLossChange, LossChange, Measurement
+from neuronx.scoring.ablation.losses import (
+    class_labels,
+    few_images,
+    find_linear_head,
+    fit_temperature,
+    share_of,
+    total_of,
+)
+from neuronx.scoring.predictors import WeightedConcepts
+from neuronx.scoring.rows import TableOptions, layers_of
 from neuronx.types import Explanation, Judge, Score, Scores, TrainerFactory
 
 if TYPE_CHECKING:
@@ -29,9 +37,21 @@ HOW = ("shift", "scale")
 BYTES = 192 * 2**20
 """Of the curves of the units that are scored at a time."""
 
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+"""Of Adam."""
+
+CACHED = 2**14
+"""Numbers that a fit works on at a time, such that its arrays stay in a processor's cache."""
+
+BEYOND = 0.1
+"""Ranges of curves are widened by this share for fits, which may leave them."""
+
+WIDER = 8
+"""How often a range that a fit has left is widened."""
+
 
 @dataclass(frozen=True)
-class Ablation(Beside):
+class Ablation(TableOptions):
     """Scores explanations by how much damage is undone when a unit is replaced by its simulation, not by its mean.
 
     With L the cross entropy of an image, L0 of the intact network, z^ the simulation and m the unit's mean on val:
@@ -41,7 +61,7 @@ class Ablation(Beside):
     1 is perfect, 0 as bad as the mean, and there is no lower end. `ablation_norm` gives the prediction the unit's mean
     and spread on val, times their correlation there; `ablation_optim` fits a scale and an offset on val. A unit that
     has no effect on the loss has the status `no_effect` and no score. A constant prediction scores 0 in `norm`, and in
-    `optim` what a fitted constant reaches. Other statuses, floors and the ceiling are those of `Correlation`.
+    `optim` what a fitted constant reaches. Other statuses, baselines and the upper bound are those of `Correlation`.
 
     Where the layer feeds the class head linearly, effects are exact; elsewhere the rest of the network is run with the
     unit at a few amounts, and its effects are interpolated: the table then says in the column `pool` how an amount gets
@@ -102,73 +122,59 @@ class Ablation(Beside):
             explained: Method -> its explanations.
             target: The network; its outputs are logits.
             probe: The images, labelled with the network's classes; test images give the scores, val fits.
-            judge: Who says which concepts an image shows.
+            judge: Decides which concepts an image shows.
             trainer: Makes trainers.
-            words: What the random floor and the ceiling draw from where the judge has no vocabulary; the explanations'
-                own concepts by default.
+            words: The concepts of the random baseline and the upper bound where the judge has no vocabulary; the
+                explanations' own concepts by default.
 
         Raises:
             UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas; activations that
                 are not finite; a network without class head; labels that are missing or of other classes.
         """
         # What a part of a unit would do to the network, were it another, nobody knows.
-        explained = {method: [one for one in ones if one.unit.part is None] for method, ones in explained.items()}
+        explained = {
+            method: [explanation for explanation in given if explanation.unit.part is None]
+            for method, given in explained.items()
+        }
         target = without_parts(target)
-        layers = asked_for(explained, target)
+        layers = layers_of(explained, target)
         images = few_images(target, probe)
-        heads = {layer: find_linear_head(target, layer, how, images) for layer, how in layers.items()}
+        heads = {layer: find_linear_head(target, layer, pool, images) for layer, pool in layers.items()}
         recorded = record(target, probe, trainer, layers={**layers, "": "none"})
         logits = recorded.pop("").values if "" not in layers else recorded[""].values
         labels = class_labels(target, probe, logits, self.labels)
         temperature = self.temperature or self._temperature(logits, labels, probe)
         log.info("%s: ablation at temperature %.3f", target.name, temperature)
-        everything = torch.cat((probe.split("val"), probe.split("test")))
 
-        made = self.panels(explained, recorded, probe, judge, trainer, words)
-        seen = Seen(made.formulas, made.judgement, everything, self.batch_size)
-        trainer().test(seen, verbose=False)
-        table: list[Score] = []
-        for layer, how in layers.items():
-            panels = [one for one in made.panels if one.layer == layer]
-            columns = torch.cat([one.predictor.columns for one in panels]).unique()
+        table = self.table(explained, recorded, probe, judge, trainer, words)
+        everything = torch.cat((probe.split("val"), probe.split("test")))
+        concepts = table.concepts.all_scores(everything, self.batch_size)
+        runner = trainer()
+        scores: list[Score] = []
+        for layer, pool in layers.items():
+            methods = [method for method in table.methods if method.layer == layer]
+            columns = torch.cat([method.predictor.columns for method in methods]).unique()
             head = heads[layer]
             val, chosen = self._images(probe, head is not None)
             rows = everything[chosen]
             z = recorded[layer].values[rows][:, columns].T.contiguous()
             if head is not None:
-                effect: Effect = LinearEffect(head, columns, logits[rows], labels[rows], temperature)
+                change: LossChange = LinearLossChange(head, columns, logits[rows], labels[rows], temperature)
             else:
-                ways = Measuring(target, probe, trainer, layer, labels, temperature, self.combine)
-                effect = ways.effect(columns, z, rows, logits[rows], self.nodes, self.most_nodes)
-            damage = Damage(
-                [one.predictor for one in panels],
-                seen.scores if len(chosen) == len(everything) else seen.scores[:, chosen],
-                columns,
-                z,
-                val,
-                effect,
-                tuple(self.modes),
-                self.steps,
-                self.lr,
-                max(1, BYTES // (8 * 3 * FEWEST * len(rows))),
-            )
-            trainer().test(damage, verbose=False)
-            pool = how if head is not None else f"{how}, {self.combine}"
-            for p, panel in enumerate(panels):
+                pool = f"{pool}, {self.combine}"
+                measurement = Measurement(target, probe, runner, layer, labels, temperature, self.combine)
+                change = measurement.measure(columns, z, rows, logits[rows], self.nodes, self.most_nodes)
+            shown = concepts if len(chosen) == len(everything) else concepts[:, chosen]
+            ablation = LayerAblation([method.predictor for method in methods], shown, columns, z, val, change, self)
+            found = ablation.scores(runner)
+            images_used = f"{probe.name}/test:{len(rows) - val}"
+            for k, method in enumerate(methods):
                 for mode in self.modes:
-                    value, sem = damage.values[mode][p].tolist(), damage.sems[mode][p].tolist()
-                    status = ["no_effect" if math.isnan(one) else "ok" for one in value]
-                    found = zip(value, sem, status, strict=True)
-                    table += rows_of_table(
-                        panel,
-                        found,
-                        f"ablation_{mode}",
-                        target.name,
-                        pool,
-                        judge.name,
-                        f"{probe.name}/test:{len(rows) - val}",
-                    )
-        return Scores(table)
+                    values, sems = found[mode][k].tolist()
+                    status = ["no_effect" if math.isnan(value) else "ok" for value in values]
+                    results = zip(values, sems, status, strict=True)
+                    scores += method.scores(results, f"ablation_{mode}", target.name, pool, judge.name, images_used)
+        return Scores(scores)
 
     def _images(self, probe: "Probe", exact: bool) -> tuple[int, Tensor]:
         """How many val images are used, and the places among all val and test images, val first, of those used."""
@@ -181,3 +187,163 @@ class Ablation(Beside):
         """Fitted on val; against the network's own answers the best temperature would be 0, so there it is 1."""
         val = probe.split("val")
         return 1.0 if self.labels == "predicted" else fit_temperature(logits[val], labels[val])
+
+
+@dataclass(frozen=True)
+class LayerAblation:
+    """Scores all predictions of the units of one layer, from the changes of the loss that the units cause.
+
+    Attributes:
+        predictors: Of units of the layer.
+        concepts: (F, N) float32 scores of the concepts that they count.
+        columns: (K,) the units, sorted, that any predictor is about.
+        z: (K, N) float32, their activations.
+        val: The first so many images are val, the others test.
+        change: What units do to the loss.
+        options: Modes, and steps and rate of the fit.
+    """
+
+    predictors: Sequence[WeightedConcepts]
+    concepts: Tensor
+    columns: Tensor
+    z: Tensor
+    val: int
+    change: LossChange
+    options: Ablation
+
+    @torch.no_grad()
+    def scores(self, runner: Trainer) -> dict[str, list[Tensor]]:
+        """Mode -> for each predictor (2, K) float64, scores and their standard errors; NaN where there is no effect.
+
+        Some units at a time; the processes of a run share them.
+        """
+        device = runner.strategy.root_device
+        device = torch.device("cpu") if device.type == "mps" else device  # which has no float64
+        sizes = [len(predictor.columns) for predictor in self.predictors]
+        found = {mode: [torch.zeros(2, size).double() for size in sizes] for mode in self.options.modes}
+        at_once = max(1, BYTES // (8 * 3 * FEWEST * self.z.shape[1]))
+        for units in share_of(torch.arange(len(self.columns)), at_once):
+            self._add(found, units, device)
+        return {mode: [total_of(part, runner) for part in parts] for mode, parts in found.items()}
+
+    def _add(self, found: dict[str, list[Tensor]], units: Tensor, device: torch.device) -> None:
+        """Scores everything that is said about some units (places among K)."""
+        val, test = slice(0, self.val), slice(self.val, self.z.shape[1])
+        z = self.z[units].double().to(device)
+        mean = z[:, val].mean(1, keepdim=True)
+        said = []  # of each predictor: its number, its rows, their places among the units, what they predict
+        for p, predictor in enumerate(self.predictors):
+            place = torch.searchsorted(self.columns[units], predictor.columns).clamp(max=len(units) - 1)
+            rows = (self.columns[units][place] == predictor.columns).nonzero()[:, 0]
+            if len(rows):
+                q = predictor.units(rows).predict_all(self.concepts).to(device)
+                said.append((p, rows, place[rows].to(device), q))
+        norm = [standardised(q[:, val], z[k][:, val], q[:, test]) for *_, k, q in said]
+
+        low = high = torch.zeros(len(units), dtype=torch.float64, device=device)
+        about = [(torch.arange(len(units), device=device), mean - z)]
+        about += [(k, amounts - z[k][:, test]) for (*_, k, _), amounts in zip(said, norm, strict=True)]
+        about += [(k, q - z[k]) for *_, k, q in said if "optim" in self.options.modes]
+        for k, change in about:
+            low = low.scatter_reduce(0, k, change.amin(1), "amin")
+            high = high.scatter_reduce(0, k, change.amax(1), "amax")
+        if "optim" in self.options.modes:  # where a fit will go is not known
+            low, high = low - BEYOND * (high - low), high + BEYOND * (high - low)
+        curves = self.change.curves(units, z, low, high)
+
+        base = curves.of(slice(None), test).at(mean.expand(-1, z[:, test].shape[1]))[0]
+        for (p, rows, k, q), amounts in zip(said, norm, strict=True):
+            for mode in self.options.modes:
+                if mode == "norm":
+                    change = curves.of(k, test).at(amounts)[0]
+                else:
+                    change = self._optimised(q, units, k, z, curves)
+                found[mode][p][:, rows] = damage_undone(change, base[k], self.change.rounding).cpu()
+
+    def _optimised(self, q: Tensor, units: Tensor, k: Tensor, z: Tensor, curves: Curves) -> Tensor:
+        """Changes of the test images' loss with units at their fitted simulation."""
+        val, test = slice(0, self.val), slice(self.val, self.z.shape[1])
+        for _ in range(WIDER):
+            c, d, reach = fitted(q[:, val], curves.of(k, val), self.options.steps, self.options.lr)
+            amounts = torch.addcmul(d[:, None], c[:, None], q[:, test])
+            on_test = curves.of(k, test)
+            reach = torch.maximum(reach, on_test.reach(amounts))
+            if not self.change.exact or float(reach.max()) <= 1:
+                break
+            grow = torch.ones(len(units), dtype=reach.dtype, device=reach.device)
+            half = curves.half[:, 0] * 1.1 * grow.scatter_reduce(0, k, reach, "amax")
+            curves = self.change.curves(units, z, curves.centre[:, 0] - half, curves.centre[:, 0] + half)
+        return on_test.at(amounts)[0]
+
+
+def standardised(q_val: Tensor, z_val: Tensor, q_test: Tensor) -> Tensor:
+    """`norm`: predictions for the test images, (K, N), with the mean and spread that the unit has on val.
+
+    q are predictions, z activations, both (K, N) float64, split by images into val and test.
+
+    q is standardised by its own mean and (unbiased) deviation on the test images, as published: these are statistics of
+    the simulation, never of the unit. It is shrunk by its correlation with the unit on val. A constant q is the mean.
+    """
+    m = moments(q_val, z_val)
+    r = pearson(m).nan_to_num(0)
+    spread = (m.yy / max(q_val.shape[1] - 1, 1)).sqrt()
+    own = q_test - q_test.mean(1, keepdim=True)
+    deviation = (own.square().sum(1) / max(q_test.shape[1] - 1, 1)).sqrt()
+    flat = deviation <= 1e-12 * q_test.abs().amax(1)
+    own = own / deviation.masked_fill(flat, 1)[:, None]
+    return own * (torch.where(flat, 0.0, spread * r))[:, None] + m.y[:, None]
+
+
+def fitted(q: Tensor, curves: Curves, steps: int, lr: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`optim`: scale c and offset d (K,) that make c q + d do least damage, sum over val of the absolute loss changes.
+
+    By Adam from c = 1, d = 0 with all images at every step, as published; from there c and d can move by about
+    steps * lr, by design. For a constant q only d is fitted.
+
+    Returns:
+        c, d, and how far amounts went in the range of the curves on the way, where 1 is its end.
+    """
+    K, few = len(q), max(1, CACHED // max(1, q.shape[1]))
+    if few < K:
+        parts = [slice(k, k + few) for k in range(0, K, few)]
+        found = [fitted(q[part], curves.of(part, slice(None)), steps, lr) for part in parts]
+        c, d, reach = (torch.cat(one) for one in zip(*found, strict=True))
+        return c, d, reach
+    at = torch.stack((torch.ones(K), torch.zeros(K))).to(q)
+    mean, square = torch.zeros_like(at), torch.zeros_like(at)
+    free = (q.amax(1) > q.amin(1)).to(q)
+    reach = torch.zeros(K).to(q)
+    for step in range(1, steps + 1):
+        amounts = torch.addcmul(at[1][:, None], at[0][:, None], q)
+        reach = torch.maximum(reach, curves.reach(amounts))
+        change, slope = curves.at(amounts)
+        slope *= change.sign()
+        gradient = torch.stack(((slope * q).sum(1) * free, slope.sum(1)))
+        mean = mean.lerp(gradient, 1 - BETAS[0])
+        square = square.lerp(gradient.square(), 1 - BETAS[1])
+        rate = lr / (1 - BETAS[0] ** step)
+        at = at - rate * mean / ((square / (1 - BETAS[1] ** step)).sqrt() + EPSILON)
+    return at[0], at[1], reach
+
+
+def damage_undone(simulated: Tensor, mean: Tensor, rounding: float) -> Tensor:
+    """The score 1 - sum |simulated| / sum |mean|, and its standard error.
+
+    The standard error is that of a ratio of sums over images (delta method): with the ratio R, residuals
+    e = |simulated| - R |mean| and n images, sqrt(n / (n - 1) * sum e^2) / sum |mean|.
+
+    Args:
+        simulated: (K, N) changes of the loss with the unit at its simulation.
+        mean: (K, N) the same with the unit at its mean.
+        rounding: Mean absolute changes up to this are none.
+
+    Returns:
+        (2, K) scores and standard errors, NaN where there is no effect.
+    """
+    there, base = simulated.abs(), mean.abs()
+    n, total = base.shape[1], base.sum(1)
+    effect = total > rounding * n
+    ratio = there.sum(1) / total.masked_fill(~effect, 1)
+    residual = there - ratio[:, None] * base
+    sem = (residual.square().sum(1) * n / max(n - 1, 1)).sqrt() / total.masked_fill(~effect, 1)
+    return torch.where(effect, torch.stack((1 - ratio, sem)), torch.nan)

@@ -4,13 +4,25 @@ Section 2 and table 1 of Linear Explanations (Oikarinen and Weng, ICML 2024): ex
 top images, yet those carry little of what the unit does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from lightning import Trainer
 from torch import Tensor
 
 from neuronx.errors import UserError
+from neuronx.recording.record import record
+from neuronx.scoring.ablation.losses import (
+    Losses,
+    class_labels,
+    few_images,
+    find_linear_head,
+    losses,
+    share_of,
+    total_of,
+)
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:
@@ -28,6 +40,9 @@ ROUNDING = 1e-5
 
 ORDERED = 2**25
 """How many activations are put in order at a time."""
+
+CHUNK = 2**22
+"""Numbers in the logits that are changed at a time."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +177,6 @@ def importance(
     Raises:
         UserError: As `effects`, or a cutoff outside (0, 1).
     """
-    from neuronx.recording.record import record
-    from neuronx.scoring.ablation.effects import effects
-
     rows = torch.arange(len(probe)) if rows is None else rows
     found = {}
     for layer, recorded in record(target, probe, trainer).items():
@@ -183,3 +195,124 @@ def importance(
             curves=curves,
         )
     return found
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Losses of N images, intact and with each of K units replaced. Cross entropies are natural logarithms.
+
+    Attributes:
+        layer: Where the units are.
+        units: (K,) int64, their indices.
+        rows: (N,) int64, the images.
+        intact: (N,) float32, cross entropy of the intact network.
+        right: (N,) bool, whether its largest logit is the label's.
+        loss: (K, N) float32, cross entropy with unit k replaced.
+        still_right: (K, N) bool.
+        path: `linear`, by the rank-one update of the logits; `tail`, by running what comes after the layer; or
+            `network`, by running all of it.
+    """
+
+    layer: str
+    units: Tensor
+    rows: Tensor
+    intact: Tensor
+    right: Tensor
+    loss: Tensor
+    still_right: Tensor
+    path: str
+
+
+def effects(
+    target: "Target",
+    probe: "Probe",
+    trainer: TrainerFactory,
+    layer: str,
+    rows: Tensor | None = None,
+    values: Tensor | float = 0.0,
+    *,
+    units: Sequence[int] | None = None,
+    temperature: float = 1.0,
+    labels: str = "true",
+    batch_size: int | None = None,
+) -> Effects:
+    """Sets one unit after the other to a value, in every place of its map or every token, and measures the losses.
+
+    Everything else keeps its true value. The result is the same on any number of processes, and on each of them.
+
+    Args:
+        target: The network; its outputs are logits (B, classes).
+        probe: The images, with labels that count the network's classes.
+        trainer: Makes the trainer whose `predict` runs the pass.
+        layer: Any layer, asked for or not.
+        rows: (N,) the images; all by default.
+        values: One number, or (K,) one for each unit.
+        units: Their indices; by default those asked for of the layer, or all of them.
+        temperature: Logits are divided by it.
+        labels: `true`, or `predicted` for the network's own most likely class, where pictures have no labels.
+        batch_size: Images at a time; the probe's own by default.
+
+    Raises:
+        UserError: An unknown layer, a network without class head, labels that are missing or of other classes.
+    """
+    layer = target.canonical(layer)
+    rows = torch.arange(len(probe)) if rows is None else rows
+    images = few_images(target, probe)
+    (row,) = target.layer_table(images[:1], [layer])
+    width, pool = row.units, "none" if len(row.shape) == 1 else "avg"
+    head = find_linear_head(target, layer, pool, images)
+    wanted = {"": "none"} if head is None else {"": "none", layer: pool}
+    recorded = record(target, probe, trainer, layers=wanted, batch_size=batch_size)
+    logits = recorded[""].values
+    y = class_labels(target, probe, logits, labels)
+    which = torch.tensor(target.units_of(layer, width) if units is None else list(units), dtype=torch.int64)
+    if len(which) and not 0 <= int(which.min()) <= int(which.max()) < width:
+        raise UserError(f"Layer `{layer}` of {target.name} has units 0 to {width - 1}, not {int(which.max())}.")
+    amounts = torch.as_tensor(values, dtype=torch.float32).expand(len(which))
+    if head is not None:
+        changes = amounts - recorded[layer].values[rows][:, which]
+        found = _linear_losses(logits[rows], changes, head.weight.T[which], y[rows], temperature, trainer())
+        return Effects(layer, which, rows, *found, "linear")
+    task = Losses(
+        target,
+        probe,
+        layer,
+        pool,
+        rows,
+        y,
+        which,
+        amounts[None],
+        combine="set",
+        temperature=temperature,
+        answers=True,
+        batch_size=batch_size,
+    )
+    done = losses(trainer(), task)
+    path = "tail" if done.partial else "network"
+    return Effects(layer, which, rows, done.intact, done.right, done.loss[0], done.still_right[0], path)
+
+
+@torch.no_grad()
+def _linear_losses(
+    logits: Tensor, changes: Tensor, weight: Tensor, labels: Tensor, temperature: float, runner: Trainer
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Changes logits (N, C) by the changes (N, K) of each unit times its weights (K, C), some units in each process.
+
+    Returns:
+        As in `Effects`: intact, right, loss, still_right.
+    """
+
+    def judge(some: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        y, scaled = y.to(some.device), some / temperature
+        loss = scaled.logsumexp(1) - scaled.gather(1, y[:, None])[:, 0]
+        return loss.cpu(), (some.argmax(1) == y).cpu()
+
+    loss = torch.zeros(len(weight), len(logits))
+    still_right = torch.zeros(len(weight), len(logits), dtype=torch.bool)
+    device = runner.strategy.root_device
+    for (k,) in share_of(torch.arange(len(weight)), 1):
+        for part in torch.arange(len(logits)).split(max(1, CHUNK // logits.shape[1])):
+            by = changes[part, k].to(device)
+            changed = torch.addcmul(logits[part].to(device), by[:, None], weight[k].to(device))
+            loss[k, part], still_right[k, part] = judge(changed, labels[part])
+    return *judge(logits, labels), total_of(loss, runner), total_of(still_right, runner)

@@ -16,6 +16,7 @@ from neuronx.concepts.mean_tokens import mean_tokens
 from neuronx.errors import UserError
 from neuronx.metrics.purity import Alignment, alignment, nearest, pair_distances, separation, shuffled
 from neuronx.recording.record import record
+from neuronx.scoring.baselines import CEILING
 from neuronx.scoring.clustering.purity_tables import (
     ClusterDistances,
     LayerPurity,
@@ -23,7 +24,6 @@ from neuronx.scoring.clustering.purity_tables import (
     purity_table,
     score_rows,
 )
-from neuronx.scoring.floors import CEILING
 from neuronx.targets.target import Target
 from neuronx.types import Explanation, Judge, PartSamples, Scores, TrainerFactory
 

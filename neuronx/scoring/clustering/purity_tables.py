@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neuronx.metrics.bootstrap import interval
 from neuronx.metrics.purity import Alignment
-from neuronx.scoring.floors import SHUFFLED
+from neuronx.scoring.baselines import SHUFFLED
 from neuronx.types import Cell, Score, Table, Unit
 
 RANDOM = "random"

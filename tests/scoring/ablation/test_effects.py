@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from neuronx.data.in_memory import AsIs, probe_of
 from neuronx.errors import UserError
-from neuronx.scoring.ablation.effects import effects
+from neuronx.scoring.ablation.importance import effects
 from neuronx.targets.target import Target
 
 
