@@ -1,23 +1,24 @@
-"""The features of units' exemplars: made once, a few units at a time, kept on disk and read from there.
+"""The features of units' exemplars, and the captions written from them: made once, and kept in the store.
 
-Units come in blocks; each block is a file that is written whole, so that a run that broke off goes on where it was, and
-several processes share the work. What is kept is known by the content of pictures and masks, not by their place.
+Units come in blocks; each block is a file, so that a run that broke off goes on where it was, and several processes
+share the work. Features are keyed by the content of pictures and masks, not by where these lie.
 """
 
 import copy
 import dataclasses
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from neuronx.errors import UserError
 from neuronx.recording.forward_pass import predict
@@ -31,9 +32,17 @@ if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
 BLOCK = 32
-"""Units in a file."""
+"""Units in a file of features."""
 IMAGES = 64
 """Pictures that go through the network at a time."""
+VERSION = "1"
+"""Increase it when the same captioner writes something else."""
+UNITS = 64
+"""Units in a file of captions."""
+
+Notes = tuple[tuple[str, float], ...]
+Captioned = tuple[str, Notes]
+"""A caption, and the named numbers that belong to it."""
 
 
 class Source(Protocol):
@@ -54,8 +63,8 @@ class Source(Protocol):
         ...
 
 
-class Seeing(Protocol):
-    """What makes a vector of a picture and its mask: an encoder, or a CLIP that looks within masks."""
+class MaskedNetwork(Protocol):
+    """Makes a vector of a picture and its mask: an encoder, or a CLIP that attends to what is within masks."""
 
     @property
     def name(self) -> str:
@@ -108,9 +117,9 @@ class Features:
         """
         count, sums, squares = 0, torch.zeros(()), torch.zeros(())
         for some in units.split(BLOCK):
-            found = self[some].flatten(0, 1).double()
-            count += len(found)
-            sums, squares = sums + found.sum(0), squares + found.square().sum(0)
+            features = self[some].flatten(0, 1).double()
+            count += len(features)
+            sums, squares = sums + features.sum(0), squares + features.square().sum(0)
         mean = sums / count
         deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
         return mean.float(), deviation.clamp(min=0.01 * deviation.mean()).where(deviation.mean() > 0, 1).float()
@@ -145,7 +154,7 @@ class LayerSource:
         return images, masks
 
 
-def features_of(units: "Milannotations", encoder: Seeing, trainer: TrainerFactory) -> Features:
+def features_of(units: "Milannotations", encoder: MaskedNetwork, trainer: TrainerFactory) -> Features:
     """The features of annotated units, in their order; see `encode`."""
     return encode([LayerSource(layer) for layer in units.folders], torch.from_numpy(units.places), encoder, trainer)
 
@@ -153,9 +162,8 @@ def features_of(units: "Milannotations", encoder: Seeing, trainer: TrainerFactor
 def encode(
     sources: Sequence[Source],
     places: Tensor,
-    encoder: Seeing,
+    encoder: MaskedNetwork,
     trainer: TrainerFactory,
-    batch_size: int = IMAGES,
     prepare: Callable[[Sequence[int]], None] | None = None,
 ) -> Features:
     """Makes the features of some units, those that are not in the store.
@@ -165,7 +173,6 @@ def encode(
         places: (U, 2) int64, for each unit its source and its row there.
         encoder: Makes the features.
         trainer: Makes the trainer whose `predict` runs the pass; every process of it makes its share.
-        batch_size: Pictures that go through the network at a time.
         prepare: Called first, in every process, with the sources that pictures will be asked of, if there are any.
 
     Raises:
@@ -182,81 +189,149 @@ def encode(
         return entries, [(at, block) for at, block in wanted if _name(block) not in there[at]]
 
     entries, missing = on_first(look_up)
-    if missing:
-        if prepare is not None:
-            prepare(sorted({at for at, _ in missing}))
-        predict(_Pass(_safe(encoder, runner), sources, entries, missing, batch_size), runner)
-        runner.strategy.barrier()
+    if not missing:
+        return Features(entries, places)
+    if prepare is not None:
+        prepare(sorted({at for at, _ in missing}))
+    if not _keeps_weights(runner):
+        target = dataclasses.replace(encoder.target, module=copy.deepcopy(encoder.target.module))
+        encoder = dataclasses.replace(encoder, target=target)  # type: ignore[type-var]
+
+    def exemplars(number: int) -> tuple[Tensor, Tensor]:
+        at, block = missing[number]
+        return sources[at].pictures(range(block * BLOCK, min((block + 1) * BLOCK, sources[at].count)))
+
+    def features(_: int, pictures: tuple[Tensor, Tensor]) -> bytes:
+        images, masks = pictures
+        parts = zip(*(pixels.flatten(0, 1).split(IMAGES) for pixels in (images, masks)), strict=True)
+        vectors = torch.cat([encoder(*part).float() for part in parts]).unflatten(0, images.shape[:2])
+        if not vectors.isfinite().all():
+            raise UserError(f"The encoder {encoder.name} gives features that are not finite (NaN or infinite).")
+        file = io.BytesIO()
+        np.save(file, vectors.cpu().numpy(), allow_pickle=False)
+        return file.getvalue()
+
+    files = [(entries[at], _name(block)) for at, block in missing]
+    predict(_Blocks(encoder.target.module, files, exemplars, features), runner)
+    runner.strategy.barrier()
     return Features(entries, places)
 
 
-def _safe(encoder: Seeing, runner: Trainer) -> Seeing:
-    """The encoder, its network copied where the trainer's precision would change the weights for good."""
-    if str(runner.precision) == "32-true" or str(runner.precision).endswith("mixed"):
-        return encoder
-    target = dataclasses.replace(encoder.target, module=copy.deepcopy(encoder.target.module))
-    return dataclasses.replace(encoder, target=target)  # type: ignore[type-var]
+@dataclass(frozen=True)
+class Subject:
+    """The units of one layer that are to be described.
+
+    Attributes:
+        key: All that decides their captions, the captioner apart.
+        units: (n,) int64, which of the features are theirs.
+    """
+
+    key: Plain
+    units: Tensor
 
 
-class _Pass(LightningModule):
-    """Goes through blocks of units and writes the features of each."""
+def written(
+    subjects: Sequence[Subject],
+    captioner: nn.Module,
+    how: Plain,
+    write: Callable[[Any, Tensor], list[Captioned]],
+    trainer: TrainerFactory,
+) -> list[list[Captioned]]:
+    """The captions of some layers' units, for each layer those of its units; writes those that are not in the store.
+
+    Args:
+        subjects: The layers.
+        captioner: Is on the trainer's device, in its precision, when it is to write.
+        how: All else that decides the captions.
+        write: From the captioner and units (n,) to their captions.
+        trainer: Makes the trainer whose `predict` runs the work; every process of it writes its share.
+    """
+    runner = trainer()
+    known: dict[str, Plain] = {"version": VERSION, "precision": str(runner.precision), "how": how, "units": UNITS}
+    start(runner)
+    entries = on_first(lambda: [collection("milan-captions", {"of": subject.key, **known}) for subject in subjects])
+    blocks = [
+        (at, number, units)
+        for at, subject in enumerate(subjects)
+        for number, units in enumerate(subject.units.split(UNITS) if len(subject.units) else ())
+    ]
+    files = [(entries[at], f"captions-{number:06d}.json") for at, number, _ in blocks]
+
+    def there() -> list[Path | None]:
+        return [place.sound([name]).get(name) for place, name in files]
+
+    paths = on_first(there)
+    if missing := [at for at, path in enumerate(paths) if path is None]:
+        own = captioner if _keeps_weights(runner) else copy.deepcopy(captioner)
+
+        def captions(place: int, _: int) -> bytes:
+            _, number, units = blocks[missing[place]]
+            with torch.random.fork_rng():
+                torch.manual_seed(number)  # of sampled captions
+                return json.dumps(write(own, units), allow_nan=False).encode()
+
+        predict(_Blocks(own, [files[at] for at in missing], lambda place: place, captions), runner)
+        paths = on_first(there)
+    texts: list[list[Captioned]] = [[] for _ in subjects]
+    for (at, _, _), path in zip(blocks, paths, strict=True):
+        assert path is not None, "it was just written"
+        texts[at] += [
+            (text, tuple((name, value) for name, value in notes)) for text, notes in json.loads(path.read_bytes())
+        ]
+    return texts
+
+
+class _Blocks(LightningModule):
+    """Makes the content of some files, each process its share, and writes each into the store.
+
+    Args:
+        network: Is on the trainer's device, in its precision, during `content`.
+        files: Entry and name of each.
+        data: From a file's number to what `content` needs of the disk, loaded ahead.
+        content: From a file's number and that data to its bytes.
+    """
 
     def __init__(
         self,
-        encoder: Seeing,
-        sources: Sequence[Source],
-        entries: Sequence[Entry],
-        blocks: Sequence[tuple[int, int]],
-        batch_size: int,
+        network: nn.Module,
+        files: Sequence[tuple[Entry, str]],
+        data: Callable[[int], Any],
+        content: Callable[[int, Any], bytes],
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.network = encoder.target.module
-        self.encoder, self.sources, self.entries, self.blocks = encoder, sources, entries, blocks
-        self.batch_size = batch_size
+        self.network = network
+        self.files, self.data, self.content = files, data, content
 
     def predict_dataloader(self) -> DataLoader:
-        """The blocks of this process."""
-        mine = self.blocks[self.trainer.global_rank :: self.trainer.world_size]
-        return DataLoader(_Blocks(self.sources), sampler=_Listed(mine), batch_size=None)
+        """The files of this process."""
+        share = range(len(self.files))[self.trainer.global_rank :: self.trainer.world_size]
+        return DataLoader(_Numbered(share, self.data), batch_size=None)
 
-    def predict_step(self, batch: tuple[tuple[int, int], Tensor, Tensor], _: int) -> int:
-        """Writes the features (B, k, D) of a block; returns its number."""
-        (at, block), images, masks = batch
-        pictures, cut = (pixels.flatten(0, 1).split(self.batch_size) for pixels in (images, masks))
-        parts = zip(pictures, cut, strict=True)
-        found = torch.cat([self.encoder(*part).float() for part in parts]).unflatten(0, images.shape[:2])
-        if not found.isfinite().all():
-            raise UserError(f"The encoder {self.encoder.name} gives features that are not finite (NaN or infinite).")
-        file = io.BytesIO()
-        np.save(file, found.cpu().numpy(), allow_pickle=False)
-        self.entries[at].write(_name(block), file.getvalue())
+    def predict_step(self, batch: tuple[int, Any], _: int) -> int:
+        """Writes a file; returns its number."""
+        number, data = batch
+        place, name = self.files[number]
+        place.write(name, self.content(number, data))
         if self.trainer.received_sigterm:
             raise SystemExit(143)
-        return block
+        return number
 
 
-class _Listed(Sampler):
-    def __init__(self, blocks: Sequence[tuple[int, int]]) -> None:
-        self.blocks = blocks
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self.blocks)
+class _Numbered(Dataset):
+    def __init__(self, numbers: Sequence[int], data: Callable[[int], Any]) -> None:
+        self.numbers, self.data = numbers, data
 
     def __len__(self) -> int:
-        return len(self.blocks)
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> tuple[int, Any]:
+        return self.numbers[place], self.data(self.numbers[place])
 
 
-class _Blocks(Dataset):
-    """The exemplars of a block of units; the index is a source and the number of the block there."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.sources = sources
-
-    def __getitem__(self, place: tuple[int, int]) -> tuple[tuple[int, int], Tensor, Tensor]:
-        at, block = place
-        source = self.sources[at]
-        return place, *source.pictures(range(block * BLOCK, min((block + 1) * BLOCK, source.count)))
+def _keeps_weights(runner: Trainer) -> bool:
+    """Whether the trainer's precision leaves the weights of a network as they are, rather than rounding them."""
+    return str(runner.precision).endswith(("32-true", "mixed"))
 
 
 def _name(block: int) -> str:

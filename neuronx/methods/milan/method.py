@@ -17,8 +17,7 @@ from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.milan import describer
 from neuronx.methods.milan.captioner import Captioner, Captions
 from neuronx.methods.milan.describer import Describer, encoder_of, is_published
-from neuronx.methods.milan.features import encode
-from neuronx.methods.milan.writing import Notes, Subject, Told, written
+from neuronx.methods.milan.features import Captioned, Notes, Subject, encode, written
 from neuronx.recording.exemplars import Exemplars, find_exemplars, gather, whole_images
 from neuronx.recording.maps import masks
 from neuronx.recording.pictures import View, view
@@ -225,7 +224,7 @@ class Milan:
         features = encode(sources, places, self.describer.encoder, trainer, prepare=_preparing(sources, trainer))
         similar = self._clip_features(sources, places, probe, trainer)
 
-        def write(captioner: Captioner, units: Tensor) -> list[Told]:
+        def write(captioner: Captioner, units: Tensor) -> list[Captioned]:
             captions = replace(self.describer, captioner=captioner).write(features[units], **self.options)
             if self.clip is None or similar is None:
                 scores = captions.scores.tolist()
@@ -291,7 +290,7 @@ def _preparing(sources: Sequence[ExemplarSource], trainer: TrainerFactory) -> Ca
     return lambda missing: prepare([sources[at] for at in missing if sources[at].maps is None], trainer)
 
 
-def most_similar(captions: Captions, by: Describer, clip: "Clip", images: Tensor) -> list[Told]:
+def most_similar(captions: Captions, by: Describer, clip: "Clip", images: Tensor) -> list[Captioned]:
     """Of each unit's beam the caption with the largest mean cosine to its exemplars; of equals the first.
 
     One without words only where there is no other.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from neuronx import milannotations
-from neuronx.methods.milan import features, writing
+from neuronx.methods.milan import features
 from neuronx.methods.milan.describer import encoder_of
 from neuronx.recording.trainer import make
 from neuronx.store.processes import is_first
@@ -18,9 +18,9 @@ if __name__ == "__main__":
     trainer = partial(make, accelerator="cpu", devices=2, strategy="ddp", enable_progress_bar=False)
     units = milannotations.load("net/data", sys.argv[1])
     found = features.features_of(units, encoder_of("shapes_resnet"), trainer)
-    writing.UNITS = 2
-    subjects = [writing.Subject("a", torch.arange(5)), writing.Subject("b", torch.arange(5, 6))]
-    told = writing.written(
+    features.UNITS = 2
+    subjects = [features.Subject("a", torch.arange(5)), features.Subject("b", torch.arange(5, 6))]
+    told = features.written(
         subjects,
         torch.nn.Linear(1, 1),
         None,
