@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from neuronx.errors import UserError, unknown
-from neuronx.milannotations.keys import BASE, GROUPS
+from neuronx.milannotations.published import BASE, GROUPS
 
 if TYPE_CHECKING:
     from neuronx.milannotations.dataset import Milannotations

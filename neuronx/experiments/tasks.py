@@ -20,7 +20,7 @@ from neuronx.experiments.properties import property_of
 from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.metrics.agreement import agreement
 from neuronx.metrics.bert_score import BertScore
-from neuronx.milannotations.descriptions import read_descriptions
+from neuronx.milannotations.reading import read_descriptions
 from neuronx.report.caption_scores import caption_table, write_caption_scores
 
 

@@ -11,11 +11,11 @@ _PUBLIC = {
     "attach": "reattach",
     "clean": "cleaning",
     "clean_answers": "cleaning",
-    "download": "zips",
+    "download": "published",
     "join": "dataset",
-    "load": "loading",
+    "load": "reading",
     "read": "reading",
-    "read_descriptions": "descriptions",
+    "read_descriptions": "reading",
     "write_hits": "hits",
 }
 __all__ = sorted(_PUBLIC)

@@ -6,7 +6,7 @@ suffixes) are not reproduced: the tables here are our own, with the entries that
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Rules:
     """The tables of `clean`, in the order in which they are applied.
 
     Attributes:
-        spelling: Misspelt word -> right word; of whole words. See `corrections`.
+        spelling: Misspelt word -> right word; of whole words.
         prefixes: Removed from the beginning.
         replacements: Text -> what stands for it, anywhere; keys of letters alone only as whole words.
         suffixes: Removed from the end.
@@ -95,24 +95,6 @@ def clean(text: str, rules: Rules = DEFAULT, worker: str = "") -> str:
         text = text[: -len(suffix)].rstrip()
     text = rules.exact.get(text, text).strip()
     return _replaced(text, rules.workers.get(worker, {})).strip()
-
-
-def corrections(
-    texts: Iterable[str], known: Callable[[Iterable[str]], Iterable[str]], suggest: Callable[[str], str | None]
-) -> dict[str, str]:
-    """The spelling table of some texts: every word of theirs that is not known, where there is a suggestion.
-
-    With pyspellchecker: `checker = SpellChecker(); corrections(texts, checker.known, checker.correction)`.
-
-    Args:
-        texts: In any case.
-        known: Those of some words that are right.
-        suggest: The word meant by a wrong one, or None.
-    """
-    words = sorted({word for text in texts for word in re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text.lower())})
-    right = set(known(words))
-    found = {word: suggest(word) for word in words if word not in right}
-    return {word: meant for word, meant in found.items() if meant and meant != word}
 
 
 def clean_answers(answers: str | Path, path: str | Path, rules: Rules = DEFAULT) -> Path:

@@ -35,19 +35,6 @@ SIZE = 224
 CHUNK_BYTES = 16 * 2**20
 
 
-def write(
-    folder: str | Path,
-    exemplars: "Exemplars",
-    target: Target,
-    probe: Probe,
-    trainer: TrainerFactory,
-    size: int | None = None,
-) -> Path:
-    """Writes the exemplars of one layer; see `write_all`. Returns the layer's folder."""
-    layer = exemplars.units[0].layer
-    return write_all(folder, {layer: exemplars}, target, probe, trainer, size)[0]
-
-
 def write_all(
     folder: str | Path,
     found: "Mapping[str, Exemplars]",

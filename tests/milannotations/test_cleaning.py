@@ -8,7 +8,7 @@ from model_folders import make_layer
 
 from neuronx.errors import UserError
 from neuronx.milannotations import clean, clean_answers, read, read_descriptions
-from neuronx.milannotations.cleaning import Rules, corrections
+from neuronx.milannotations.cleaning import Rules
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,8 @@ def test_the_tables_are_arguments_and_come_in_order():
     assert clean("these are dogs.", Rules(prefixes=(), suffixes=())) == "these are dogs."
 
 
-def test_unknown_words_become_what_a_speller_suggests():
-    said = ["Brwon dogs, dogs' tails", "don't brwon 7 zzz"]
-    meant = {"brwon": "brown", "zzz": None, "dogs": "logs"}
-    known = {"dogs", "tails", "don't"}
-    table = corrections(said, lambda words: known & set(words), meant.get)
-    assert table == {"brwon": "brown"}
-    assert clean("Brwon, brwon's (brwon)", Rules(spelling=table)) == "brown, brwon's (brown)"
+def test_misspelt_words_are_replaced_as_whole_words():
+    assert clean("Brwon, brwon's (brwon)", Rules(spelling={"brwon": "brown"})) == "brown, brwon's (brown)"
 
 
 def answers(path, rows, columns=("HITId", "WorkerId", "RejectionTime", "Input.layer", "Input.unit", "Answer.summary")):

@@ -7,12 +7,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import torch
 from model_folders import SIDE, K, make_layer
 from PIL import Image
 
 from neuronx.errors import UserError
 from neuronx.milannotations import join, read, write_hits
-from neuronx.milannotations.hits import write_pictures
+from neuronx.milannotations.dataset import Sample
+from neuronx.milannotations.hits import pictures, write_pictures
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -68,3 +70,15 @@ def test_mistakes_are_named(units, tmp_path):
         write_hits(tmp_path / "hits.csv", join([units, read(tmp_path / "x" / "y")]), "http://x", "d")
     with pytest.raises(UserError, match="at least 1 image, not 0"):
         write_hits(tmp_path / "hits.csv", units, "http://x", "d", k=0)
+
+
+@pytest.mark.parametrize(("opacity", "outside"), [(0.75, 50), (0, 200), (1, 0)])
+def test_what_is_outside_the_masks_is_darker(opacity, outside):
+    masks = torch.zeros(3, 1, 6, 8, dtype=torch.uint8)
+    masks[1, :, :3] = 1
+    sample = Sample("net/data", "a", 0, torch.full((3, 3, 6, 8), 200, dtype=torch.uint8), masks)
+    shown = [np.asarray(picture) for picture in pictures(sample, opacity)]
+    assert [picture.shape for picture in shown] == [(6, 8, 3)] * 3
+    assert (shown[1][:3] == 200).all() and (shown[1][3:] == outside).all() and (shown[0] == outside).all()
+    with pytest.raises(UserError, match=r"is in \[0, 1\], not 1.5"):
+        pictures(sample, 1.5)

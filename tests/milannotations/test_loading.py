@@ -6,7 +6,7 @@ from model_folders import make_holes, make_layer, make_model
 import neuronx
 from neuronx.errors import UserError
 from neuronx.milannotations import load
-from neuronx.milannotations.keys import ANNOTATED, BASE, GROUPS, UNANNOTATED
+from neuronx.milannotations.published import ANNOTATED, BASE, GROUPS, UNANNOTATED
 
 LAYERS = {
     "alexnet/imagenet": {"conv1": 2, "conv2": 1},

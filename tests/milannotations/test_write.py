@@ -15,7 +15,7 @@ import torch
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError
 from neuronx.milannotations import write as writing
-from neuronx.milannotations.write import write, write_all
+from neuronx.milannotations.write import write_all
 from neuronx.recording import exemplars as gathering
 
 PROCESSES = Path(__file__).with_name("processes.py")
@@ -26,6 +26,10 @@ def world():
     target, probe = oracle.network(), oracle.pictures()
     maps = oracle.outputs(target, probe)
     return target, probe, maps, {layer: oracle.exemplars(found, layer) for layer, found in maps.items()}
+
+
+def write(folder, exemplars, *rest, **options):
+    return write_all(folder, {exemplars.units[0].layer: exemplars}, *rest, **options)[0]
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -11,7 +11,8 @@ import pytest
 from model_folders import make_model
 
 from neuronx.errors import UserError
-from neuronx.milannotations import download, load, zips
+from neuronx.milannotations import download, load
+from neuronx.milannotations import published as zips
 
 KEY = "alexnet/imagenet"
 

@@ -20,8 +20,8 @@ from neuronx.data.latents import LatentProbe, latent_probe
 from neuronx.data.probe import Probe
 from neuronx.errors import unknown
 from neuronx.milannotations.dataset import Milannotations, join
-from neuronx.milannotations.keys import ANNOTATIONS, GROUPS
 from neuronx.milannotations.layer import read_ids
+from neuronx.milannotations.published import ANNOTATIONS, GROUPS
 from neuronx.milannotations.reading import read
 from neuronx.milannotations.write import layer_folder, write_all
 from neuronx.recording.exemplars import find_exemplars

@@ -9,7 +9,7 @@ import torch
 
 from neuronx.data.latents import latent_probe
 from neuronx.errors import UserError
-from neuronx.milannotations.keys import ANNOTATED, GROUPS
+from neuronx.milannotations.published import ANNOTATED, GROUPS
 from neuronx.world import generator
 from neuronx.world import networks as shapes
 from neuronx.world.annotations import embedded, guessing

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from neuronx.milannotations.loading import load
-from neuronx.milannotations.zips import HOST
+from neuronx.milannotations.published import HOST
+from neuronx.milannotations.reading import load
 from neuronx.types import TrainerFactory
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The published zips: fetched, checked, and unpacked so that a model's folder appears whole or not at all."""
+"""The published MILANNOTATIONS: names of models and of groups of them, and the zips, unpacked whole or not at all."""
 
 import shutil
 import stat
@@ -11,13 +11,53 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from neuronx.errors import UserError, unknown
-from neuronx.milannotations.keys import ANNOTATED
 from neuronx.milannotations.layer import layers_in
 from neuronx.store.download import fetch
+
+BASE = tuple(
+    f"{network}/{data}" for network in ("alexnet", "resnet152", "biggan") for data in ("imagenet", "places365")
+)
+"""The models that people described first, in the order in which every group has them."""
+
+ANNOTATED = (*BASE, "dino_vits8/imagenet")
+"""All models with published annotations, three for each unit."""
+ANNOTATIONS = 3
+
+
+def _named(*parts: str) -> tuple[str, ...]:
+    """Those of the base whose network or data set is one of `parts`."""
+    return tuple(key for key in BASE if set(key.split("/")) & set(parts))
+
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "base": BASE,
+    "cls": _named("alexnet", "resnet152"),
+    "gen": _named("biggan"),
+    **{part: _named(part) for part in ("imagenet", "places365", "alexnet", "resnet152", "biggan")},
+    **{f"not-{one.replace('/', '-')}": tuple(key for key in BASE if key != one) for one in BASE},
+}
+"""Group -> its models."""
+
+_TORCHVISION = (
+    *("alexnet", "densenet121", "densenet201", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"),
+    *("resnet152", "shufflenet_v2_x1_0", "squeezenet1_0", "vgg11", "vgg13", "vgg16", "vgg19"),
+)
+_NAMED = (
+    *(f"{name}/{data}" for name in _TORCHVISION for data in ("imagenet", "imagenet-blurred")),
+    "resnet18/places365",
+)
+UNANNOTATED = tuple(key for key in _NAMED if key not in ANNOTATED)
+"""Models that MILAN names and nobody annotated: their exemplars were never published."""
 
 HOST = "http://milan.csail.mit.edu/data"
 """Where MILAN's authors keep the zips, one for each model, without checksums."""
 BLOCK = 1 << 20
+
+
+def from_imagenet(key: str) -> bool:
+    """Whether a model's exemplars are ImageNet's validation images, which may not be handed out with the masks."""
+    network, _, data = key.partition("/")
+    return data == "imagenet" and network != "biggan"
 
 
 class Damaged(UserError):
