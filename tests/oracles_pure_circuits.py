@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 
-def relevance(network: nn.Module, lower: str, layer: str, image: Tensor, unit: int, seed: str = "activation") -> Tensor:
+def relevance(
+    network: nn.Module, lower: str, layer: str, image: Tensor, unit: int, positions: str = "activation"
+) -> Tensor:
     """R (C',) of one pair: gradient times activation, of layers with units on axis 1, or of tokens on axis 2.
 
     Of a module that runs several times, the last run counts.
@@ -30,7 +32,7 @@ def relevance(network: nn.Module, lower: str, layer: str, image: Tensor, unit: i
         "activation": firing,
         "one": (firing > 0).float(),
         "peak": torch.zeros_like(firing).flatten().index_put((firing.argmax(),), firing.max()).view_as(firing),
-    }[seed]
+    }[positions]
     gradient = torch.autograd.grad(upper, found["lower"], weights)[0]
     product = (gradient * found["lower"]).detach()[0]
     if product.ndim == 3:

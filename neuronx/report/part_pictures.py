@@ -31,8 +31,10 @@ def write_part_pictures(samples: Sequence[PartSamples], folder: str | Path, seed
     The sheet is `pictures/<target>_<layer>_parts.png`. A logger that takes pictures finds them there.
     """
     paths = []
-    for (target, layer), group in groupby(samples, key=lambda one: (one.target.replace("/", "-"), one.unit.layer)):
-        drawn = [(one.unit.index, picture_of_parts(one, seed)) for one in group]
+    for (target, layer), group in groupby(
+        samples, key=lambda sample: (sample.target.replace("/", "-"), sample.unit.layer)
+    ):
+        drawn = [(sample.unit.index, picture_of_parts(sample, seed)) for sample in group]
         where = layer_folder(Path(folder) / "pictures" / target, layer)
         paths += [write_atomic(where / f"parts_{unit}.png", png(picture)) for unit, picture in drawn]
         path = Path(folder) / "pictures" / f"{target}_{where.name}_parts.png"
@@ -40,17 +42,17 @@ def write_part_pictures(samples: Sequence[PartSamples], folder: str | Path, seed
     return paths
 
 
-def picture_of_parts(one: PartSamples, seed: int = 0) -> Image.Image:
+def picture_of_parts(sample: PartSamples, seed: int = 0) -> Image.Image:
     """The strongest references of each part under each other, and the map beside them."""
-    shown = tiles(one.crops, one.masks)
+    shown = tiles(sample.crops, sample.masks)
     strips = []
-    for part, name in enumerate(one.names):
-        own = (one.labels == part).nonzero().squeeze(1)
+    for part, name in enumerate(sample.names):
+        own = (sample.labels == part).nonzero().squeeze(1)
         if len(own):
-            title = f"{Unit(one.unit.layer, one.unit.index, part)}  {name}".rstrip()
+            title = f"{Unit(sample.unit.layer, sample.unit.index, part)}  {name}".rstrip()
             strips.append(Strip(title, f"{len(own)} references", shown[own[:COLUMNS]]))
     left = sheet(strips, COLUMNS)
-    right = draw_map(one, seed, max(left.height, 360))
+    right = draw_map(sample, seed, max(left.height, 360))
     page = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), PAPER)
     page.paste(left, (0, 0))
     page.paste(right, (left.width, 0))
@@ -61,28 +63,30 @@ def picture_of_parts(one: PartSamples, seed: int = 0) -> Image.Image:
     return page
 
 
-def draw_map(one: PartSamples, seed: int = 0, height: int = 480) -> Image.Image:
+def draw_map(sample: PartSamples, seed: int = 0, height: int = 480) -> Image.Image:
     """References as dots in the plane, near each other where their circuits are alike, some with their crops."""
-    places, how = plane(one.vectors, seed)
+    places, how = plane(sample.vectors, seed)
     page = Image.new("RGB", (WIDTH, height), PAPER)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    draw.text((8, 18), f"{one.unit}", INK, font, anchor="ls")
-    draw.text((16 + font.getlength(str(one.unit)), 18), f"circuits of its references, {how}", FAINT, font, anchor="ls")
+    draw.text((8, 18), f"{sample.unit}", INK, font, anchor="ls")
+    draw.text(
+        (16 + font.getlength(str(sample.unit)), 18), f"circuits of its references, {how}", FAINT, font, anchor="ls"
+    )
     margin = THUMB // 2 + 6
     low, high = places.amin(0), places.amax(0)
-    room = torch.tensor([WIDTH - 2 * margin, height - 26 - 2 * margin])
-    at = (places - low) / (high - low).clamp(min=1e-12) * room + torch.tensor([margin, 26 + margin])
+    area = torch.tensor([WIDTH - 2 * margin, height - 26 - 2 * margin])
+    at = (places - low) / (high - low).clamp(min=1e-12) * area + torch.tensor([margin, 26 + margin])
     points = at.round().int().tolist()
-    chosen = _apart(at, THUMB)
-    small = tiles(one.crops[chosen], None, THUMB).permute(0, 2, 3, 1).contiguous().numpy()
+    chosen = _without_overlap(at, THUMB)
+    small = tiles(sample.crops[chosen], None, THUMB).permute(0, 2, 3, 1).contiguous().numpy()
     for n, picture in zip(chosen, small, strict=True):
         x, y = points[n][0] - THUMB // 2, points[n][1] - THUMB // 2
-        draw.rectangle((x - 3, y - 3, x + THUMB + 2, y + THUMB + 2), _colour(int(one.labels[n])))
+        draw.rectangle((x - 3, y - 3, x + THUMB + 2, y + THUMB + 2), _colour(int(sample.labels[n])))
         page.paste(Image.fromarray(picture), (x, y))
     bare = set(range(len(points))) - set(chosen)
     for n in sorted(bare):
         x, y = points[n]
-        draw.ellipse((x - 5, y - 5, x + 5, y + 5), _colour(int(one.labels[n])), PAPER)
+        draw.ellipse((x - 5, y - 5, x + 5, y + 5), _colour(int(sample.labels[n])), PAPER)
     return page
 
 
@@ -107,8 +111,8 @@ def plane(vectors: Tensor, seed: int = 0) -> tuple[Tensor, str]:
     return (found * torch.where(signs == 0, 1.0, signs)).float(), f"PCA ({share:.0%} of their variance)"
 
 
-def _apart(at: Tensor, distance: float) -> list[int]:
-    """Points (n, 2) that are so far apart that their crops do not overlap, the strongest references first."""
+def _without_overlap(at: Tensor, distance: float) -> list[int]:
+    """Which points (n, 2) get their crops, so that none overlap; the strongest references first."""
     chosen: list[int] = []
     near = (at[:, None] - at[None]).abs().amax(2) < distance + 6
     for n in range(len(at)):
@@ -118,11 +122,13 @@ def _apart(at: Tensor, distance: float) -> list[int]:
 
 
 def _under_each_other(pictures: Sequence[Image.Image]) -> Image.Image:
-    page = Image.new("RGB", (max(one.width for one in pictures), sum(one.height + 12 for one in pictures)), PAPER)
+    page = Image.new(
+        "RGB", (max(picture.width for picture in pictures), sum(picture.height + 12 for picture in pictures)), PAPER
+    )
     top = 0
-    for one in pictures:
-        page.paste(one, (0, top))
-        top += one.height + 12
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height + 12
     return page
 
 

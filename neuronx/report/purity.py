@@ -30,8 +30,8 @@ def purity_summary(tables: Mapping[str, Table]) -> Group:
         parts += [Text(), title, Text(f"{what}, {rows[0]['units']} units", "dim"), Text(), _grid(rows)]
         own = [row for row in aligned if _place(row) == place]
         if own:
-            said = ", ".join(f"{row['vectors']} {row['pooled']:.2f} ({row['within']:.2f})" for row in own)
-            parts += [Text(), Text(f"distances correlate, pooled (within units): {said}", "dim")]
+            numbers = ", ".join(f"{row['vectors']} {row['pooled']:.2f} ({row['within']:.2f})" for row in own)
+            parts += [Text(), Text(f"distances correlate, pooled (within units): {numbers}", "dim")]
     return Group(*parts)
 
 

@@ -1,1 +1,1 @@
-"""PURE: units that mean several things, told apart by the circuits that drive them (Dreyer et al., CVPR-W 2024)."""
+"""PURE: splits units that mean several things by the circuits that drive them (Dreyer et al., CVPR-W 2024)."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from neuronx.data.probe import Batches, Probe
 from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.closed_form import Adjacent
-from neuronx.methods.pure.gradient import SEEDS, Gradient, Lrp
+from neuronx.methods.pure.gradient import POSITIONS, Gradient, Lrp
 from neuronx.recording.forward_pass import SAVE_SECONDS, predict, untouched
 from neuronx.recording.record import identity
 from neuronx.store.cache import Entry, collection, is_sound
@@ -36,7 +36,7 @@ RULES = ("gradient", "lrp", "adjacent")
 
 @dataclass(frozen=True)
 class Circuits:
-    """What drives units on images.
+    """The circuits of pairs of image and unit.
 
     Attributes:
         vectors: (P, C') float32, the relevance of each lower channel, signed; absolute values sum to 1, or are all 0
@@ -48,8 +48,8 @@ class Circuits:
     lower: str
 
 
-class Rule(Protocol):
-    """How relevance goes from units to lower channels."""
+class Attribution(Protocol):
+    """How the relevance of a unit is shared out among lower channels."""
 
     @property
     def lower(self) -> str:
@@ -77,7 +77,7 @@ class Rule(Protocol):
         ...
 
     def trace(self, inputs: Inputs) -> None:
-        """Looks at the network with two images; UserError where there can be no circuit."""
+        """Runs the network on two images; UserError where there can be no circuit."""
         ...
 
     def features(self, inputs: Inputs) -> list[Tensor]:
@@ -99,7 +99,7 @@ def circuit_vectors(
     *,
     lower: str | None = None,
     rule: str = "gradient",
-    seed: str = "activation",
+    positions: str = "activation",
     norm: bool = True,
     batch_size: int | None = None,
 ) -> Circuits:
@@ -107,7 +107,7 @@ def circuit_vectors(
 
     The network runs once for each distinct image, and up to the lower layer only; then one backward pass for a batch of
     pairs goes through what lies between the layers. Everything is kept in the store: pairs that any earlier call has
-    made, or that a run made before it broke off, are not made again, and features serve all units, rules and seeds.
+    computed, or that an interrupted run did, are not computed again, and features serve all units, rules and positions.
     Under DDP each process makes the pairs of its share of the images.
 
     The vectors are R / (sum_j |R_j| + 1e-10), R as the rule says: `gradient.py`, `lrp.py`, `closed_form.py`.
@@ -122,48 +122,50 @@ def circuit_vectors(
         lower: The lower layer; by default the one before, see `lower_layer`. Not for the rule `adjacent`.
         rule: `gradient` (gradient times activation, as published), `lrp` (needs zennit), or `adjacent` (the closed form
             for the inputs of the unit's own last linear operation).
-        seed: Which positions of the unit's map count: `activation` (each with its activation, as published), `peak`
-            (the largest only) or `one` (all where it fires alike).
+        positions: Which of the unit's map count: `activation` (each with its activation, as published), `peak` (the
+            largest only) or `one` (all where it fires alike).
         norm: False gives R itself.
         batch_size: Pairs at a time.
 
     Raises:
-        UserError: A first layer, layers without a path, unknown layers, rules or seeds, rows or units that do not
+        UserError: A first layer, layers without a path, unknown layers, rules or positions, rows or units that do not
             exist, a network that cannot be differentiated or that a rule does not cover, relevance that is not finite.
     """
-    if seed not in SEEDS:
-        raise unknown("seed", seed, SEEDS)
+    if positions not in POSITIONS:
+        raise unknown("choice of positions", positions, POSITIONS)
     runner = trainer()
     target, layer = untouched(target, runner), target.canonical(layer)
-    way = _rule(target, layer, lower, rule, seed)
+    attribution = _rule(target, layer, lower, rule, positions)
     rows, units = rows.cpu().long(), units.cpu().long()
     _check(rows, units, len(probe))
     start(runner)
 
     def look_up() -> tuple[Entry, Tensor]:
-        key = identity(target, layer, probe, runner) | {"lower": way.lower, "way": way.key}
+        key = identity(target, layer, probe, runner) | {"lower": attribution.lower, "rule": attribution.key}
         place = collection("circuits", key, target=target.name)
         return place, ~find_pairs(place, rows, units).have(rows, units)
 
     place, missing = on_first(look_up)
     if bool(missing.any()) or not len(rows):
         first = rows[missing].unique()[:2] if len(rows) else torch.zeros(1, dtype=torch.int64)
-        way.trace(next(iter(probe.loader(target.transform, first, batch_size=2)))[0])
-        if len(rows) and int(units.max()) >= way.units:
-            raise UserError(f"There is no unit {int(units.max())}: layer `{layer}` has units 0 to {way.units - 1}.")
-        of = identity(target, way.lower, probe, runner) | {"reads": way.reads}
+        attribution.trace(next(iter(probe.loader(target.transform, first, batch_size=2)))[0])
+        if len(rows) and int(units.max()) >= attribution.units:
+            raise UserError(
+                f"There is no unit {int(units.max())}: layer `{layer}` has units 0 to {attribution.units - 1}."
+            )
+        of = identity(target, attribution.lower, probe, runner) | {"reads": attribution.reads}
         kept = on_first(lambda: collection("circuit-features", of, target=target.name))
         pairs = torch.stack([rows[missing], units[missing]], 1).unique(dim=0)
-        work = _Pass(target, way, probe, pairs, place, _Features(kept), batch_size or PAIRS)
+        work = _Pass(target, attribution, probe, pairs, place, _Features(kept), batch_size or PAIRS)
         # Another rounding switches a few ReLUs near zero, which vectors show at 1e-4; and backwards it is no faster.
         predict(work, runner, fast_layout=False)
     runner.strategy.barrier()
-    vectors = find_pairs(place, rows, units).vectors(rows, units) if len(rows) else torch.zeros(0, way.width)
+    vectors = find_pairs(place, rows, units).vectors(rows, units) if len(rows) else torch.zeros(0, attribution.width)
     if not bool(vectors.isfinite().all()):
         pair = int((~vectors.isfinite()).any(1).nonzero()[0, 0])
         where = f"unit {int(units[pair])} of `{layer}` on image {int(rows[pair])}"
         raise UserError(f"The circuit of {where} is NaN or infinite; check the weights and transform of {target.name}.")
-    return Circuits(normalised(vectors) if norm else vectors, way.lower)
+    return Circuits(normalised(vectors) if norm else vectors, attribution.lower)
 
 
 def normalised(relevance: Tensor) -> Tensor:
@@ -171,17 +173,17 @@ def normalised(relevance: Tensor) -> Tensor:
     return relevance / (relevance.abs().sum(1, keepdim=True) + 1e-10)
 
 
-def _rule(target: Target, layer: str, lower: str | None, rule: str, seed: str) -> Rule:
+def _rule(target: Target, layer: str, lower: str | None, rule: str, positions: str) -> Attribution:
     if rule == "adjacent":
         if lower is not None:
             raise UserError(
                 "rule=adjacent finds the lower layer itself: the input of the unit's last linear operation."
             )
-        return Adjacent(target, layer, seed)
+        return Adjacent(target, layer, positions)
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
     segment = Segment(target, lower_layer(target, layer) if lower is None else lower, layer)
-    return Gradient(segment, seed) if rule == "gradient" else Lrp(segment, seed)
+    return Gradient(segment, positions) if rule == "gradient" else Lrp(segment, positions)
 
 
 def _check(rows: Tensor, units: Tensor, images: int) -> None:
@@ -195,7 +197,7 @@ def _check(rows: Tensor, units: Tensor, images: int) -> None:
 
 
 class _Features:
-    """The features of images at a lower layer, on disk, one file an image: other units, rules and seeds use them, too.
+    """The features of images at a lower layer on disk, one file an image, for all units, rules and positions.
 
     They are kept in the precision in which they were made: in float16 about one in a thousand ReLUs close to zero would
     switch, and vectors would differ by more than the 1e-5 that they are held to.
@@ -222,12 +224,12 @@ class _Features:
 
 
 class _Pass(LightningModule):
-    """Goes through images and makes the vectors of all pairs of each."""
+    """Computes the vectors of all pairs of each image."""
 
     def __init__(
         self,
         target: Target,
-        way: Rule,
+        attribution: Attribution,
         probe: Probe,
         pairs: Tensor,
         place: Entry,
@@ -237,7 +239,7 @@ class _Pass(LightningModule):
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = target.module
-        self.target, self.way, self.probe, self.pairs = target, way, probe, pairs
+        self.target, self.attribution, self.probe, self.pairs = target, attribution, probe, pairs
         self.place, self.kept, self.batch_size = place, features, batch_size
         self.waiting: list[tuple[Tensor, Tensor]] = []
         self.written = time.monotonic()
@@ -246,9 +248,9 @@ class _Pass(LightningModule):
         """The images of this process, and their inputs where their features are not in the store."""
         rows = self.pairs[:, 0].unique()
         # Which images are a process's own does not depend on what the others have made meanwhile.
-        mine = rows[rows % self.trainer.world_size == self.trainer.global_rank]
+        own = rows[rows % self.trainer.world_size == self.trainer.global_rank]
         pictures = self.probe.loader(self.target.transform).dataset
-        batches = Batches(mine, self.probe.batch_size)
+        batches = Batches(own, self.probe.batch_size)
         data = _Missing(pictures, self.kept)
         return DataLoader(data, sampler=batches, batch_size=None, num_workers=self.probe.num_workers)
 
@@ -261,7 +263,7 @@ class _Pass(LightningModule):
         own = self.pairs[torch.isin(self.pairs[:, 0], rows)]
         for pairs in own.split(self.batch_size):
             at = torch.searchsorted(rows, pairs[:, 0].contiguous()).to(self.device)
-            found = self.way.relevance(features, at, pairs[:, 1].to(self.device))
+            found = self.attribution.relevance(features, at, pairs[:, 1].to(self.device))
             self.waiting.append((pairs, found.detach().cpu()))
             late = time.monotonic() - self.written >= SAVE_SECONDS or self.trainer.received_sigterm
             if late or len(self.waiting) * self.batch_size >= BLOCK:
@@ -274,7 +276,7 @@ class _Pass(LightningModule):
 
     def _features(self, rows: Tensor, known: list[list[Tensor]], inputs: Any) -> list[Tensor]:
         """The features of a batch of images, those that were not in the store made and kept."""
-        made = self.way.features(inputs) if inputs is not None else []
+        made = self.attribution.features(inputs) if inputs is not None else []
         fresh = iter(zip(*made, strict=True))
         found = [features or list(next(fresh)) for features in known]
         for row, features, before in zip(rows.tolist(), found, known, strict=True):

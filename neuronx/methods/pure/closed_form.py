@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
 from neuronx.errors import UserError
-from neuronx.methods.pure.gradient import seeds
+from neuronx.methods.pure.gradient import position_weights
 from neuronx.targets.latents import Inputs, run, to_device_of
 from neuronx.targets.replay import wrapped
 from neuronx.targets.target import Target
@@ -49,11 +49,11 @@ class Adjacent:
         target: The network.
         layer: Of the units: a linear operation (Linear, Conv2d), or what ends with one and then only with what acts on
             each position of each unit by itself.
-        seed: See `seeds`.
+        positions: See `position_weights`.
     """
 
-    def __init__(self, target: Target, layer: str, seed: str) -> None:
-        self.target, self.layer, self.seed = target, layer, seed
+    def __init__(self, target: Target, layer: str, positions: str) -> None:
+        self.target, self.layer, self.positions = target, layer, positions
         self.linear: Linear
         self.shift: Tensor
         self.shortcut = False
@@ -67,7 +67,7 @@ class Adjacent:
     @property
     def key(self) -> Plain:
         """What the relevance depends on besides the layers, for keys of the store."""
-        return {"rule": "adjacent", "seed": self.seed}
+        return {"rule": "adjacent", "positions": self.positions}
 
     @property
     def reads(self) -> Plain:
@@ -121,7 +121,7 @@ class Adjacent:
         The shortcut's entry is last.
         """
         given, (activations, slopes, *shortcut) = features[0][at], (part[at, units] for part in features[1:])
-        weights = seeds(activations, self.seed)
+        weights = position_weights(activations, self.positions)
         found = self._through(given, units, weights * slopes)
         if shortcut:
             found = torch.cat([found, (weights * shortcut[0]).sum(1, keepdim=True)], 1)
@@ -206,10 +206,10 @@ class Adjacent:
             noise = torch.rand(activations.shape, generator=torch.Generator().manual_seed(0)).to(activations)
             slopes = torch.autograd.grad(activations.sum(), outputs, retain_graph=True, allow_unused=True)
             mixed = torch.autograd.grad(activations, outputs, noise, retain_graph=True, allow_unused=True)
-            for call, one, other in zip(same, slopes, mixed, strict=True):
-                if one is not None and torch.allclose(
-                    _of(call.module, other), noise * _of(call.module, one), atol=1e-5
-                ):
+            for call, slope, under_noise in zip(same, slopes, mixed, strict=True):
+                if slope is None:
+                    continue
+                if torch.allclose(_of(call.module, under_noise), noise * _of(call.module, slope), atol=1e-5):
                     found.append(call)
         if not found:
             raise UserError(
@@ -265,8 +265,8 @@ def _depth(call: _Call, calls: list[_Call]) -> int:
     if not call.given.requires_grad or not outputs:
         return 0
     found = torch.autograd.grad(call.given.sum(), outputs, retain_graph=True, allow_unused=True)
-    return sum(one is not None for one in found)
+    return sum(gradient is not None for gradient in found)
 
 
 def _any(gradients: tuple[Tensor | None, ...]) -> bool:
-    return any(one is not None for one in gradients)
+    return any(gradient is not None for gradient in gradients)

@@ -188,7 +188,7 @@ class SplitUnits:
         centres: Of their parts.
         lower: The layer that circuits lead to.
         rule: Of circuits, as in `circuit_vectors`.
-        positions: Their `seed` there.
+        positions: Likewise.
         options: Of gates.
     """
 
@@ -260,7 +260,7 @@ class SplitUnits:
         return found
 
     def _distilled(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Tensor:
-        """Gates (N, S, k) that were learnt from the circuits of some train images on which a unit fires."""
+        """Gates (N, S, k) by regressions on the lower layer that learn from circuits of train images."""
         fires = self._fires(target, probe, trainer)
         train = probe.splits["train"]
         chosen = torch.zeros_like(fires)
@@ -288,7 +288,7 @@ class SplitUnits:
                 *(target, probe, trainer, self.layer, rows, self.split[own]),
                 lower=lower,
                 rule=self.rule,
-                seed=self.positions,
+                positions=self.positions,
             )
             for some in torch.arange(len(rows)).split(2**14):
                 squares = squared_distances(circuits.vectors[some], own[some], self.centres)

@@ -18,7 +18,7 @@ from neuronx.targets.relevance import Rules, find_rules, need_zennit
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain
 
-SEEDS = ("activation", "peak", "one")
+POSITIONS = ("activation", "peak", "one")
 
 
 class Gradient:
@@ -26,11 +26,11 @@ class Gradient:
 
     Args:
         segment: From the lower layer to that of the units.
-        seed: See `seeds`.
+        positions: See `position_weights`.
     """
 
-    def __init__(self, segment: Segment, seed: str) -> None:
-        self.segment, self.seed = segment, seed
+    def __init__(self, segment: Segment, positions: str) -> None:
+        self.segment, self.positions = segment, positions
 
     @property
     def lower(self) -> str:
@@ -40,7 +40,7 @@ class Gradient:
     @property
     def key(self) -> Plain:
         """What the relevance depends on besides the layers, for keys of the store."""
-        return {"rule": "gradient", "seed": self.seed}
+        return {"rule": "gradient", "positions": self.positions}
 
     @property
     def reads(self) -> Plain:
@@ -58,7 +58,7 @@ class Gradient:
         return self.segment.units
 
     def trace(self, inputs: Inputs) -> None:
-        """Looks at two images; see `Segment.trace`."""
+        """Runs two images; see `Segment.trace`."""
         self.segment.trace(inputs)
 
     def features(self, inputs: Inputs) -> list[Tensor]:
@@ -67,7 +67,7 @@ class Gradient:
 
     def relevance(self, features: list[Tensor], at: Tensor, units: Tensor) -> Tensor:
         """R (P, C') float32 of pairs: features of B images, and for each pair its image `at` (P,) and its unit (P,)."""
-        return summed(self.maps(features, at, units, partial(seeds, seed=self.seed)))
+        return summed(self.maps(features, at, units, partial(position_weights, positions=self.positions)))
 
     def maps(self, features: list[Tensor], at: Tensor, units: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
         """The same before the sum, (P, C'), (P, C', T) or (P, C', H, W), for any weights of a unit's positions."""
@@ -78,28 +78,28 @@ class Gradient:
 
 
 class Lrp(Gradient):
-    """Relevance from the seed on a unit's map down to the lower layer.
+    """Relevance from the positions of a unit's map down to the lower layer.
 
     Args:
         segment: From the lower layer to that of the units.
-        seed: See `seeds`.
+        positions: See `position_weights`.
 
     Raises:
         UserError: zennit is not installed.
     """
 
-    def __init__(self, segment: Segment, seed: str) -> None:
-        super().__init__(segment, seed)
+    def __init__(self, segment: Segment, positions: str) -> None:
+        super().__init__(segment, positions)
         need_zennit("rule=lrp")
         self.rules = Rules({}, [])
 
     @property
     def key(self) -> Plain:
         """What the relevance depends on besides the layers, for keys of the store."""
-        return {"rule": "lrp: z-plus, epsilon", "seed": self.seed}
+        return {"rule": "lrp: z-plus, epsilon", "positions": self.positions}
 
     def trace(self, inputs: Inputs) -> None:
-        """Looks at two images; see `Segment.trace`.
+        """Runs two images; see `Segment.trace`.
 
         Raises:
             UserError: Also for networks with operations that the rules do not cover.
@@ -126,18 +126,18 @@ def of_units(upper: Tensor, units: Tensor) -> Tensor:
     return upper[pairs, units].flatten(1) if upper.ndim == 4 else upper[pairs, units][:, None]
 
 
-def seeds(activations: Tensor, seed: str) -> Tensor:
+def position_weights(activations: Tensor, positions: str) -> Tensor:
     """How much each position counts (P, positions), without gradients; 0 where the unit does not fire.
 
     Args:
         activations: (P, positions).
-        seed: `activation`: its own activation, as published. `peak`: the same at the first largest only. `one`: all
-            positions where it fires alike.
+        positions: `activation`: its own activation, as published. `peak`: the same at the first largest only. `one`:
+            all positions where it fires alike.
     """
     firing = activations.detach().clamp(min=0)
-    if seed == "one":
+    if positions == "one":
         return (firing > 0).to(firing)
-    if seed == "peak":
+    if positions == "peak":
         peak = torch.zeros_like(firing).scatter_(1, firing.argmax(1, keepdim=True), 1)
         return firing * peak
     return firing

@@ -99,25 +99,25 @@ class Heat:
 
     def maps(self, inputs: Tensor) -> Tensor:
         """The layer's output (B, K, positions); what comes after it does not run."""
-        left, seen = self.runs, []
+        left, outputs = self.runs, []
 
-        def look(_: str, output: Tensor) -> Tensor:
+        def stop(_: str, output: Tensor) -> Tensor:
             nonlocal left
             left -= 1
             if not left:
-                seen.append(output.clone())
+                outputs.append(output.clone())
                 raise _Reached
             return output
 
-        with self.target.record([self.layer], look), suppress(_Reached):
+        with self.target.record([self.layer], stop), suppress(_Reached):
             run(self.target.module, inputs)
-        if not seen:
+        if not outputs:
             raise UserError(f"Layer `{self.layer}` of {self.target.name} runs on some images and not on others.")
-        return on_grid(seen[0], self.target.prefix_tokens or 0).flatten(2)
+        return on_grid(outputs[0], self.target.prefix_tokens or 0).flatten(2)
 
 
 def find_heat(target: Target, layer: str, inputs: Tensor, heat: str = "auto") -> Heat:
-    """Looks at how the network comes to a layer.
+    """Finds out how the network computes a layer: how often it runs, and which rules cover what comes before it.
 
     Args:
         target: The network.

@@ -77,16 +77,16 @@ class Pure(ReferenceOptions, PartOptions, GateOptions):
             columns[layer] = whole + [column for parts in part_columns(split, layer).values() for column in parts]
         describer = self.describe[self.describes]
         explanations = as_found(describer.explain(replace(split, units=columns), probe, trainer)).explanations
-        said = {explanation.unit: str(explanation) for explanation in explanations}
+        in_words = {explanation.unit: str(explanation) for explanation in explanations}
         samples: list[PartSamples] = []
         for layer, found in findings.items():
-            samples += _samples(target, probe, trainer, layer, found, said, self)
+            samples += _samples(target, probe, trainer, layer, found, in_words, self)
         rows = [row for layer, found in findings.items() for row in ranking(target.name, layer, found)]
         return Found(explanations, {"units.csv": (COLUMNS, rows)}, samples, split, self.name)
 
 
 def study(target: "Target", probe: "Probe", trainer: TrainerFactory, options: Pure) -> dict[str, Findings]:
-    """What the circuits of the units asked for tell: layer -> findings."""
+    """Tests and clusters the units asked for: layer -> findings."""
     found = {}
     for layer in target.layers:
         units = asked_units(target, layer)
@@ -129,15 +129,15 @@ def _samples(
     trainer: TrainerFactory,
     layer: str,
     found: Findings,
-    said: Mapping[Unit, str],
+    in_words: Mapping[Unit, str],
     options: ReferenceOptions,
 ) -> list[PartSamples]:
-    """The references of the most polysemantic units that are split, with what is said of their parts."""
+    """The references of the most polysemantic units that are split, with the explanations of their parts."""
     order = found.verdicts.excess.argsort(descending=True, stable=True)
     which = order[found.split[order]][:SHOWN]
     labels = found.clusters.labels[which]
     names = [
-        tuple(said.get(Unit(layer, unit, part), "") for part in range(int(own.max()) + 1))
+        tuple(in_words.get(Unit(layer, unit, part), "") for part in range(int(own.max()) + 1))
         for unit, own in zip(found.references.units[which].tolist(), labels, strict=True)
     ]
     return samples_of(target, probe, trainer, found.references, which, labels, names, options)

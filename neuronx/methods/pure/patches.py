@@ -1,4 +1,4 @@
-"""Reference patches: what a unit's references show where the unit fires, as pictures that a CLIP can look at."""
+"""Reference patches: crops of a unit's references to where the unit fires, as pictures for a CLIP or for people."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

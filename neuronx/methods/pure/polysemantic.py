@@ -1,8 +1,9 @@
-"""Whether a unit means several things at all: do its circuits fall into two clusters better than one cloud would?
+"""A test that a unit means several things: its circuits fall into two clusters better than one cloud of points would.
 
-Any cloud is split by k-means into two halves, and the longer it is, the better. What two clusters explain of the
-circuits' variance is therefore compared with what they explain of points from one Gaussian with the same covariance
-spectrum, which is what a pure unit looks like (after SigClust: Liu, Hayes, Nobel and Marron, 2008).
+k-means splits any cloud into two halves, and explains more of its variance the longer the cloud is. The share of the
+circuits' variance that two clusters explain is therefore compared with the share for points drawn from one Gaussian
+with the same covariance spectrum, which stands for a unit of one meaning (after SigClust: Liu, Hayes, Nobel and
+Marron, 2008).
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from neuronx.errors import UserError
 from neuronx.methods.pure.clusters import clouds, kmeans
 
 FEWEST = 8
-"""Circuits that a unit needs to be tested; with fewer it counts as pure."""
+"""Circuits that a unit needs to be tested; with fewer it stays whole."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What the test found of K units; all (K,) float64.
+    """Results of the test for K units; all (K,) float64.
 
     Attributes:
         share: Of the variance of the unit's circuits, what two clusters explain; 0 where they do not vary.

@@ -1,4 +1,4 @@
-"""The references of units and what their circuits tell: whether a unit is one thing, and if not, which parts it has."""
+"""The references of units, their circuits, and what follows: is a unit polysemantic, and which parts has it?"""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -82,7 +82,7 @@ class References:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the circuits of U units of one layer tell.
+    """What the test and the clustering of circuits say of U units of one layer.
 
     Attributes:
         references: Of the units.
@@ -130,7 +130,7 @@ def find_references(
     rows, fires = exemplars.rows[units], exemplars.peaks[units] > 0
     pairs = rows[fires], units[:, None].expand_as(rows)[fires]
     circuits = circuit_vectors(
-        *(target, probe, trainer, layer, *pairs), lower=options.lower, rule=options.rule, seed=options.positions
+        *(target, probe, trainer, layer, *pairs), lower=options.lower, rule=options.rule, positions=options.positions
     )
     vectors = torch.zeros(*rows.shape, circuits.vectors.shape[1])
     vectors[fires] = circuits.vectors

@@ -50,22 +50,28 @@ def find_relevant(
         raise unknown("rule", rule, RULES)
     runner = trainer()
     target, layer = untouched(target, runner), target.canonical(layer)
-    way = (Lrp if rule == "lrp" else Gradient)(Segment(target, layer, ""), "activation")
-    of = {"relevance": way.key, "for": "predicted"}
+    attribution = (Lrp if rule == "lrp" else Gradient)(Segment(target, layer, ""), "activation")
+    of = {"relevance": attribution.key, "for": "predicted"}
     finder = Finder(target, probe, runner, [layer], k=k, quantile=0.99, rows=rows, tail_mb=TAIL_MB, of=of)
     if finder.layers:
-        way.trace(next(iter(probe.loader(target.transform, finder.rows[:2], batch_size=2)))[0])
-        if len(way.segment.upper) != 1:
-            raise UserError(f"{target.name} has no class head: it gives {way.segment.upper} for an image.")
-        predict(_Relevances(target, way, probe, finder), runner)
+        attribution.trace(next(iter(probe.loader(target.transform, finder.rows[:2], batch_size=2)))[0])
+        if len(attribution.segment.upper) != 1:
+            raise UserError(f"{target.name} has no class head: it gives {attribution.segment.upper} for an image.")
+        predict(_Relevances(target, attribution, probe, finder), runner)
     return finder.finish(runner)[layer]
 
 
 class _Relevances:
     """The work of a pass that gives the finder relevance where it expects activations."""
 
-    def __init__(self, target: Target, way: Gradient, probe: Probe, finder: Finder) -> None:
-        self.network, self.target, self.way, self.probe, self.finder = target.module, target, way, probe, finder
+    def __init__(self, target: Target, attribution: Gradient, probe: Probe, finder: Finder) -> None:
+        self.network, self.target, self.attribution, self.probe, self.finder = (
+            target.module,
+            target,
+            attribution,
+            probe,
+            finder,
+        )
 
     def batches(self, rank: int, world: int) -> DataLoader:
         """Those that the finder does not know yet."""
@@ -79,7 +85,7 @@ class _Relevances:
         with torch.inference_mode(False), torch.enable_grad():
             maps = self._relevance(batch[0])
         tokens = maps.transpose(1, 2) if maps.ndim == 3 else maps
-        self.finder.collect(self.way.lower, tokens, rows)
+        self.finder.collect(self.attribution.lower, tokens, rows)
         self.finder.end_batch(rows)
 
     def save(self) -> None:
@@ -87,12 +93,12 @@ class _Relevances:
 
     def _relevance(self, inputs: Any) -> Tensor:
         """Of each unit at each position for the predicted class: (B, K), (B, K, T) or (B, K, H, W)."""
-        features = self.way.features(inputs)
+        features = self.attribution.features(inputs)
         with torch.no_grad():
-            classes = self.way.segment.run(features)[1].detach().argmax(1)
+            classes = self.attribution.segment.run(features)[1].detach().argmax(1)
         images = torch.arange(len(classes), device=classes.device)
-        return self.way.maps(features, images, classes, self._start).detach()
+        return self.attribution.maps(features, images, classes, self._start).detach()
 
     def _start(self, logits: Tensor) -> Tensor:
         """LRP shares the logit out; gradient times activation sums to it by itself."""
-        return logits.detach() if isinstance(self.way, Lrp) else torch.ones_like(logits)
+        return logits.detach() if isinstance(self.attribution, Lrp) else torch.ones_like(logits)

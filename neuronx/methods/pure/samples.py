@@ -1,4 +1,4 @@
-"""References to look at and to compare: cropped to where the unit fires, with vectors to cluster by."""
+"""References as pictures, cropped to where the unit fires, and with the vectors that `sim=purity` clusters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def samples_of(
         references: Of units.
         which: (V,) int64, places of units among those.
         labels: (V, m) int64, the part of each reference; those of -1 are not shown.
-        names: What is said of each part of each unit.
+        names: Explanations of the parts of each unit, in words.
         options: Of crops.
     """
     target, exemplars = without_parts(target), references.exemplars

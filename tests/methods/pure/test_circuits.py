@@ -25,13 +25,13 @@ from neuronx.targets.target import Target
 ROWS, UNITS = torch.tensor([4, 0, 1, 1, 6, 5, 0, 4]), torch.tensor([3, 1, 4, 9, 2, 0, 0, 3])
 
 
-@pytest.mark.parametrize("seed", ["activation", "peak", "one"])
-def test_vectors_are_gradient_times_activation(trainer, seed):
+@pytest.mark.parametrize("positions", ["activation", "peak", "one"])
+def test_vectors_are_gradient_times_activation(trainer, positions):
     target, probe = small_target(), Pictures()
-    found = circuit_vectors(target, probe, trainer, "stage2", ROWS, UNITS, seed=seed, norm=False)
+    found = circuit_vectors(target, probe, trainer, "stage2", ROWS, UNITS, positions=positions, norm=False)
     assert found.lower == "stage1" and found.vectors.shape == (8, 8) and found.vectors.dtype == torch.float32
     for row, unit, vector in zip(ROWS, UNITS, found.vectors, strict=True):
-        expected = relevance(target.module, "stage1", "stage2", probe.images[row], int(unit), seed)
+        expected = relevance(target.module, "stage1", "stage2", probe.images[row], int(unit), positions)
         assert torch.allclose(vector, expected, atol=1e-6, rtol=1e-5)
     assert untouched(target.module)
 
@@ -97,19 +97,19 @@ def test_what_was_made_is_not_made_again(trainer, monkeypatch):
     assert torch.equal(some, whole[order]) and not ran and not probe.loaded
 
 
-def test_features_serve_other_units_rules_and_seeds(trainer):
+def test_features_serve_other_units_rules_and_positions(trainer):
     target, probe, ran = small_target(), Pictures(), []
     circuit_vectors(target, probe, trainer, "stage2", ROWS, UNITS)
     probe.loaded.clear()
     target.module.stem.register_forward_hook(lambda *_: ran.append(1))
-    circuit_vectors(target, probe, trainer, "stage2", ROWS, UNITS + 0, seed="one")
+    circuit_vectors(target, probe, trainer, "stage2", ROWS, UNITS + 0, positions="one")
     # Two images are looked at to see what the segment reads; none goes through the stem for the pass itself.
     assert probe.loaded == [0, 1]
 
 
 def test_it_goes_on_where_it_broke_off(trainer, monkeypatch):
     target, probe, made = small_target(), Pictures(batch_size=1), []
-    whole = circuit_vectors(target, Pictures(seed=0), trainer, "stage2", ROWS, UNITS, seed="one").vectors
+    whole = circuit_vectors(target, Pictures(seed=0), trainer, "stage2", ROWS, UNITS, positions="one").vectors
     right = Gradient.relevance
 
     def breaks(self, features, at, units):
@@ -158,7 +158,7 @@ def test_no_pair_gives_no_vector(trainer):
         ({"units": UNITS - 1}, "no unit -1"),
         ({"units": UNITS[1:]}, "Pairs are given by rows"),
         ({"rule": "lpr"}, "no rule `lpr`. Nearest: lrp"),
-        ({"seed": "peek"}, "no seed `peek`. Nearest: peak"),
+        ({"positions": "peek"}, "no choice of positions `peek`. Nearest: peak"),
     ],
 )
 def test_bad_input(trainer, options, wrong):

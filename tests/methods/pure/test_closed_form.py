@@ -28,7 +28,7 @@ class Plain(nn.Module):
         return self.stage(self.before(x))
 
 
-@pytest.mark.parametrize("seed", ["activation", "peak", "one"])
+@pytest.mark.parametrize("positions", ["activation", "peak", "one"])
 @pytest.mark.parametrize(
     ("last", "tail"),
     [
@@ -39,16 +39,16 @@ class Plain(nn.Module):
     ],
     ids=["norm", "groups", "bare", "linear"],
 )
-def test_it_equals_autograd(trainer, last, tail, seed):
+def test_it_equals_autograd(trainer, last, tail, positions):
     torch.manual_seed(0)
     network = settled(Plain(last(), tail()))
     target, probe = Target("plain", network, nn.Identity(), {"stage": "avg"}, input_size=16), Pictures(3)
     found = circuit_vectors(
-        target, probe, trainer, "stage", ROWS, UNITS, rule="adjacent", seed=seed, norm=False
+        target, probe, trainer, "stage", ROWS, UNITS, rule="adjacent", positions=positions, norm=False
     ).vectors
     lower = "stage.0.0" if found.shape[1] == 392 else "before"
     expected = [
-        relevance(network, lower, "stage", probe.images[row], int(unit), seed)
+        relevance(network, lower, "stage", probe.images[row], int(unit), positions)
         for row, unit in zip(ROWS, UNITS, strict=True)
     ]
     assert torch.allclose(found, torch.stack(expected), atol=1e-6, rtol=1e-5) and found.abs().max() > 1e-3

@@ -56,9 +56,9 @@ def test_relevance_is_conserved(trainer, make, lower, layer):
     with target.record([layer]) as outputs, torch.no_grad():
         network(probe.images)
     units = outputs[layer].flatten(2).amax((0, 2)).topk(4).indices if layer != "head" else torch.arange(4)
-    seed = outputs[layer][ROWS, units].clamp(min=0).reshape(4, -1).sum(1)
+    total = outputs[layer][ROWS, units].clamp(min=0).reshape(4, -1).sum(1)
     found = circuit_vectors(target, probe, trainer, layer, ROWS, units, lower=lower, rule="lrp", norm=False).vectors
-    assert seed.max() > 0.01 and torch.allclose(found.sum(1), seed, rtol=1e-3)
+    assert total.max() > 0.01 and torch.allclose(found.sum(1), total, rtol=1e-3)
     assert untouched(network)
 
 
@@ -68,8 +68,8 @@ def test_biases_absorb_relevance(trainer):
     found = circuit_vectors(target, Pictures(), trainer, "stage2", ROWS, UNITS, rule="lrp", norm=False).vectors
     with target.record(["stage2"]) as outputs:
         target.module(Pictures().images)
-    seed = outputs["stage2"][ROWS, UNITS].clamp(min=0).sum((1, 2))
-    assert (found.sum(1) <= seed).all() and (found.sum(1)[seed > 0] < 0.99 * seed[seed > 0]).all()
+    total = outputs["stage2"][ROWS, UNITS].clamp(min=0).sum((1, 2))
+    assert (found.sum(1) <= total).all() and (found.sum(1)[total > 0] < 0.99 * total[total > 0]).all()
     assert target.module.stage1[0].conv1.bias is None
 
 
