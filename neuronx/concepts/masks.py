@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from neuronx.concepts.labels import look_up
-from neuronx.data.presence import areas
 from neuronx.data.probe import Probe
+from neuronx.data.segmentation import areas
 from neuronx.errors import UserError, unknown
 from neuronx.types import Concepts, Judgement, TrainerFactory
 

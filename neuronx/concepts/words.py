@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronx.concepts.broden import clean, mend
+from neuronx.data.files import lines
 from neuronx.data.published import published
-from neuronx.data.text import lines
 from neuronx.errors import UserError
 
 if TYPE_CHECKING:

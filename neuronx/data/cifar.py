@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from neuronx.data.files import lines
 from neuronx.data.folder import found_root
 from neuronx.data.in_memory import InMemoryProbe
-from neuronx.data.text import lines
 from neuronx.errors import UserError
 
 FOLDERS = {10: ("cifar-10-batches-bin", "cifar-10-batches-py"), 100: ("cifar-100-binary", "cifar-100-python")}

@@ -1,4 +1,4 @@
-"""Image files: what they hold, byte by byte, and which of them are pictures. Read once, remembered while unchanged."""
+"""Files: images, byte by byte, and which of them are pictures; texts with one entry a line."""
 
 import hashlib
 import io
@@ -91,3 +91,20 @@ def readable(found: Sequence[str | None], paths: Sequence[str], name: str, most:
             raise UserError(f"{text}. At most a share of {most:g} may be skipped (data.max_unreadable).")
         log.warning("%s; skipped", text)
     return [position for position, content in enumerate(found) if content is not None]
+
+
+def lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text, whether ended by LF, CRLF or a bare CR; a final line end makes no extra line.
+
+    Raises:
+        UserError: If the file is missing or is not UTF-8.
+    """
+    path = Path(path).expanduser()
+    try:
+        # Text mode translates all three line ends; str.splitlines would also split at form feeds and the like.
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"The list {path} cannot be read: {error.strerror} (looked for from {Path.cwd()}).") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"The list {path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    return text.removesuffix("\n").split("\n")

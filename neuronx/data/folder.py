@@ -1,21 +1,21 @@
-"""Pictures in a folder: one subfolder for each class, or flat and without labels."""
+"""Pictures in a folder: one subfolder for each class, or flat and without labels; names of classes from files."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-from neuronx.data.classes import read_hierarchy, read_names
-from neuronx.data.files import contents, open_rgb, pictures_in, readable
-from neuronx.data.probe import Probe
+from neuronx.data.files import contents, lines, open_rgb, pictures_in, readable
+from neuronx.data.probe import Probe, splits_of
 from neuronx.data.published import published_for
 from neuronx.data.segmentation import Segmentation
-from neuronx.data.splits import splits_of
-from neuronx.errors import UserError
+from neuronx.errors import UserError, unknown
 from neuronx.store.cache import data_root, digest
 
 
@@ -150,3 +150,67 @@ def found_root(root: str | Path | None, name: str, hint: str = "") -> Path:
         return path
     where = f"{path} (given as data.root)" if root is not None else f"{path} ($NEURONX_DATA/{name})"
     raise UserError(f"There is no folder {where}. {hint or 'Say where the images are: data.root=DIR.'}")
+
+
+def read_names(given: str | Path | Sequence[str], count: int, name: str) -> tuple[str, ...]:
+    """The names of `count` classes, in class order.
+
+    Args:
+        given: The names, or a text file with one a line.
+        count: How many classes the data has.
+        name: Of the data, for messages.
+
+    Raises:
+        UserError: If there are more or fewer names than classes, or a blank one.
+    """
+    where = str(given) if isinstance(given, str | Path) else "class_names"
+    names = [one.strip() for one in (lines(given) if isinstance(given, str | Path) else given)]
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise UserError(f"Line {names.index('') + 1} of {where} is blank; every class of `{name}` needs a name.")
+    if len(names) != count:
+        raise UserError(f"{where} has {len(names)} names, but `{name}` has {count} classes.")
+    return tuple(names)
+
+
+def read_hierarchy(
+    given: str | Path | Mapping[str, Sequence[int | str]], class_names: Sequence[str], folders: Sequence[str] = ()
+) -> dict[str, tuple[int, ...]]:
+    """Superclass to the sorted class indices that it covers, in the file's order.
+
+    Args:
+        given: {superclass: [class, ...]}, or a JSON file of it; a class is an index, a class name or a class folder.
+        class_names: Of the data, in class order.
+        folders: Of the classes, in class order.
+
+    Raises:
+        UserError: If the file is no such JSON, or names a class that does not exist.
+    """
+    where = str(given) if isinstance(given, str | Path) else "hierarchy"
+    covers = _json(Path(given).expanduser()) if isinstance(given, str | Path) else given
+    if not isinstance(covers, Mapping) or not all(isinstance(ids, Sequence) for ids in covers.values()):
+        raise UserError(f"{where} is not of the form {{superclass: [class, ...]}}.")
+    index = {one: i for names in (class_names, folders) for i, one in reversed(list(enumerate(names)))}
+    return {
+        name: tuple(sorted({_index(c, index, len(class_names), where) for c in ids})) for name, ids in covers.items()
+    }
+
+
+def _index(one: int | str, index: Mapping[str, int], count: int, where: str) -> int:
+    if isinstance(one, str):
+        if one not in index:
+            raise unknown("class", one, index, f"It is named in {where}.")
+        return index[one]
+    if isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < count:
+        raise UserError(f"{where} names class {one}, but the classes are 0 to {count - 1}.")
+    return one
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"The hierarchy {path} cannot be read: {error.strerror} (from {Path.cwd()}).") from None
+    except ValueError as error:
+        raise UserError(f"The hierarchy {path} is not JSON: {error}") from None

@@ -6,8 +6,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from neuronx.data.files import lines
 from neuronx.data.folder import FolderProbe, Listing, class_folders
-from neuronx.data.text import lines
 from neuronx.errors import UserError
 
 HINT = (

@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from neuronx.data.folder import FolderProbe
-from neuronx.data.probe import Probe, Transform
+from neuronx.data.probe import Probe, Transform, splits_of
 from neuronx.data.segmentation import Segmentation
-from neuronx.data.splits import splits_of
 from neuronx.errors import UserError, brief, in_python, unknown
 
 

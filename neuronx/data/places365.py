@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuronx.data.files import lines
 from neuronx.data.folder import FolderProbe, Listing
-from neuronx.data.text import lines
 from neuronx.errors import UserError
 
 HINT = (

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from neuronx.concepts import words
 from neuronx.concepts.broden import clean, mend
 from neuronx.concepts.words import Words, distinct
+from neuronx.data.files import lines
 from neuronx.data.published import FILES
-from neuronx.data.text import lines
 from neuronx.errors import UserError
 
 

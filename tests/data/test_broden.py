@@ -8,8 +8,7 @@ from PIL import Image
 
 from neuronx.concepts.broden import clean
 from neuronx.concepts.masks import TruthConcepts
-from neuronx.data.broden import broden
-from neuronx.data.broden_index import read_labels
+from neuronx.data.broden import broden, read_labels
 from neuronx.errors import UserError
 from neuronx.targets.preprocess import Preprocess
 
@@ -131,7 +130,7 @@ def test_the_truth_is_what_the_labels_show_anywhere(root, known):
 
 def test_the_truth_is_read_once(root, known, monkeypatch):
     first = broden(root).truth[1]
-    monkeypatch.setattr("neuronx.data.broden_segmentation.read_pixels", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("neuronx.data.broden.read_pixels", lambda *_: pytest.fail("read again"))
     assert torch.equal(broden(root).truth[1], first)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from neuronx.data.legend import read_legend
+from neuronx.data.labelled_pictures import read_legend
 from neuronx.errors import UserError
 
 NAMES = {0: "sky", 1: "road sign", 7: "car"}

@@ -5,8 +5,8 @@ from pictures import picture
 
 from neuronx.data.broden import broden
 from neuronx.data.concat import ConcatProbe
+from neuronx.data.files import lines
 from neuronx.data.places365 import categories, places365_val
-from neuronx.data.text import lines
 from neuronx.errors import UserError
 
 

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from neuronx.data.splits import splits_of
+from neuronx.data.probe import splits_of
 from neuronx.errors import UserError
 
 
