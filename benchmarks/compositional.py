@@ -12,10 +12,8 @@ import numpy as np
 import torch
 
 from benchmarks import tally_plain as plain
-from neuronx.methods.net_dissect.chains import OPERATORS
-from neuronx.methods.net_dissect.counting import count
-from neuronx.methods.net_dissect.patterns import Gathering, Patterns
-from neuronx.methods.net_dissect.search import Beam, search
+from neuronx.methods.net_dissect.search import OPERATORS, Beam, Gathering, Patterns, search
+from neuronx.methods.net_dissect.tally import count
 from neuronx.recording.maps import masks
 
 IMAGES, UNITS, BATCH = 200, 512, 8

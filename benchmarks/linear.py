@@ -15,10 +15,8 @@ import numpy as np
 import torch
 
 from neuronx.methods.linear import elastic_net
-from neuronx.methods.linear.formulas import Formulas
-from neuronx.methods.linear.forward import forward
 from neuronx.methods.linear.moments import Moments, moments
-from neuronx.methods.linear.search import greedy
+from neuronx.methods.linear.search import Formulas, forward, greedy
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench" / "linear_bench.py"
 BATCH = 1024

@@ -9,13 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from neuronx.world.pictures.backgrounds import windows
+from neuronx.world.pictures.backgrounds import BODY, MARK, RIM, windows
 from neuronx.world.pictures.names import SHAPES, TEXTURES
-from neuronx.world.pictures.outlines import OUTLINES
-from neuronx.world.pictures.palette import BODY, MARK, RIM
-from neuronx.world.pictures.render import TILT, render_all
+from neuronx.world.pictures.render import OUTLINES, PATTERNS, TILT, render_all
 from neuronx.world.pictures.scene import SIDE, TURNS, Scenes, sample
-from neuronx.world.pictures.textures import MARKS
 
 PICTURES = 1000
 ROUNDS = 5
@@ -76,7 +73,9 @@ def _picture(scene: Scenes) -> tuple[Tensor, Tensor]:
         body, mark, rim = (
             (torch.tensor(part[colour]) * scene.tint[0, slot])[:, None, None] for part in (BODY, MARK, RIM)
         )
-        marks = MARKS[TEXTURES[texture]](x, y, 4.8 + 0.19 * radius) if TEXTURES[texture] in MARKS else torch.zeros(1)
+        marks = (
+            PATTERNS[TEXTURES[texture]](x, y, 4.8 + 0.19 * radius) if TEXTURES[texture] in PATTERNS else torch.zeros(1)
+        )
         painted = body + marks * (mark - body)
         painted = painted + (rim - painted) * (distance + 1.7).clamp(0, 1)
         picture = picture + (painted - picture) * (0.5 - distance).clamp(0, 1)

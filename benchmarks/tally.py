@@ -14,8 +14,7 @@ from torch import Tensor
 
 from benchmarks import tally_plain as plain
 from neuronx.data.segmentation import Regions
-from neuronx.methods.net_dissect.counting import count, count_masks
-from neuronx.methods.net_dissect.tally import Tally, Tallying
+from neuronx.methods.net_dissect.tally import Tally, Tallying, count, count_masks
 from neuronx.recording.maps import masks
 
 IMAGES, UNITS, BATCH = 192, 512, 32

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuronx.concepts import calibration
-from neuronx.concepts.calibration import fit_sigmoid, sigmoid_scores
+from neuronx.concepts import clip
+from neuronx.concepts.clip import fit_sigmoid, sigmoid_scores
 from neuronx.errors import UserError
 
 
@@ -27,7 +27,7 @@ def test_planted_parameters_come_back(a, b):
 def test_equals_logistic_regression(monkeypatch, chunk):
     from sklearn.linear_model import LogisticRegression
 
-    monkeypatch.setattr(calibration, "CHUNK", chunk)
+    monkeypatch.setattr(clip, "CHUNK", chunk)
     cosines, truth = planted(58, -0.13)
     model = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000)
     model.fit(cosines.double().reshape(-1, 1).numpy(), truth.flatten().numpy())

@@ -72,7 +72,7 @@ def test_concepts_are_the_sigmoid_of_cosines(clip, probe, trainer):
 def test_large_tables_lie_on_disk(clip, probe, trainer, monkeypatch, own_cache):
     made = ClipConcepts(clip, Words(["dog", "cat"]))
     small = made.concepts(probe, trainer).scores.clone()
-    monkeypatch.setattr("neuronx.concepts.room.IN_MEMORY", 10)
+    monkeypatch.setattr("neuronx.concepts.clip.IN_MEMORY", 10)
     assert torch.equal(made.concepts(probe, trainer).scores, small)
 
 
@@ -196,7 +196,7 @@ def test_no_network_is_said_within_seconds(monkeypatch, tmp_path):
         raise UserError(f"{url} cannot be reached. Without a network, {hint}.")
 
     monkeypatch.setattr("neuronx.store.download.check_reachable", unreachable)
-    monkeypatch.setattr("neuronx.concepts.open_clip_models.check_reachable", unreachable)
+    monkeypatch.setattr("neuronx.concepts.encoders.check_reachable", unreachable)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     start = time.monotonic()
     with pytest.raises(UserError, match=r"give the weights' file with clip\.weights=FILE"):

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from neuronx.concepts.labels import LabelConcepts, spoken
-from neuronx.concepts.masks import TruthConcepts
+from neuronx.concepts.labels import LabelConcepts, TruthConcepts, spoken
 from neuronx.data.folder import FolderProbe
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronx.concepts import words
-from neuronx.concepts.broden import clean, mend
-from neuronx.concepts.words import Words, distinct
+from neuronx.concepts.words import Words, clean, distinct, mend
 from neuronx.data.files import lines
 from neuronx.data.published import FILES
 from neuronx.errors import UserError

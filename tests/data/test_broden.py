@@ -6,8 +6,8 @@ import torch
 from pictures_of_labels import COVERAGE, LABELS, small_broden, write_labels
 from PIL import Image
 
-from neuronx.concepts.broden import clean
-from neuronx.concepts.masks import TruthConcepts
+from neuronx.concepts.labels import TruthConcepts
+from neuronx.concepts.words import clean
 from neuronx.data.broden import broden, read_labels
 from neuronx.errors import UserError
 from neuronx.targets.preprocess import Preprocess

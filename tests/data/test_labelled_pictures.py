@@ -6,7 +6,7 @@ import torch
 from pictures import picture
 from PIL import Image
 
-from neuronx.concepts.masks import TruthConcepts
+from neuronx.concepts.labels import TruthConcepts
 from neuronx.data.labelled_pictures import labelled_pictures
 from neuronx.errors import UserError
 from neuronx.targets.preprocess import Preprocess

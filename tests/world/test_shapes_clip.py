@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 
 from neuronx.world.annotations.factors import FACTORS, words
 from neuronx.world.clip import PAD, UNKNOWN, WordTokenizer, vocabulary
-from neuronx.world.pictures.captions import captions
 from neuronx.world.pictures.scene import sample
-from neuronx.world.pictures.words import CONCEPTS
+from neuronx.world.pictures.words import CONCEPTS, captions
 from neuronx.world.training.contrastive import SENTENCE_WORDS
 
 TOKENIZER = WordTokenizer(("blue", "red", "square"), context=5)

@@ -3,9 +3,8 @@ import torch
 
 from neuronx.errors import UserError
 from neuronx.world.networks import NETWORKS, load, small_resnet, small_vit
-from neuronx.world.pictures import seeds
 from neuronx.world.pictures.render import render
-from neuronx.world.pictures.scene import sample
+from neuronx.world.pictures.scene import PROBE, sample
 from neuronx.world.pictures.words import CLASS_NAMES, labels
 
 
@@ -36,7 +35,7 @@ def test_vit_has_hookable_blocks_mlps_and_a_class_token():
 )
 def test_shipped_networks_are_targets_that_name_the_main_object(name, shapes):
     target = load(name)
-    scenes = sample(seeds.PROBE, torch.arange(200))
+    scenes = sample(PROBE, torch.arange(200))
     with target.record(target.layers) as found, torch.inference_mode():
         logits = target.module(target.transform(render(scenes)))
     assert target.class_names == CLASS_NAMES

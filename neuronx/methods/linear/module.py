@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from neuronx.errors import UserError
-from neuronx.methods.linear.formulas import Formulas
 from neuronx.methods.linear.moments import Moments, RunningMoments
+from neuronx.methods.linear.search import Formulas
 from neuronx.store.atomic import write_atomic
 from neuronx.types import Explanation, Unit
 

@@ -10,12 +10,8 @@ from torch import Tensor
 
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError
-from neuronx.methods.net_dissect.chains import as_published, formula
-from neuronx.methods.net_dissect.dissect import asked_for, content_key
-from neuronx.methods.net_dissect.patterns import Gathering, Patterns
-from neuronx.methods.net_dissect.scan import scan, thresholds
-from neuronx.methods.net_dissect.search import search
-from neuronx.methods.net_dissect.selection import segmentation_of
+from neuronx.methods.net_dissect.dissect import asked_for, content_key, scan, segmentation_of, thresholds
+from neuronx.methods.net_dissect.search import Gathering, Patterns, as_published, formula, search
 from neuronx.methods.net_dissect.table import DIGITS
 from neuronx.store.cache import Entry, entry, open_or_draft, packed
 from neuronx.store.processes import on_first

@@ -1,16 +1,18 @@
-"""Tallies of a network's layers: one pass over the images, kept in the store."""
+"""One pass over images in which every unit's cells are counted by region of what pixels show; tallies are kept."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from neuronx.data.segmentation import Segmentation
-from neuronx.methods.net_dissect.scan import scan, thresholds
-from neuronx.methods.net_dissect.selection import segmentation_of
-from neuronx.methods.net_dissect.tally import Tally, Tallying
+from neuronx.data.probe import Probe
+from neuronx.data.segmentation import Regions, Segmentation
+from neuronx.errors import Unsuitable, UserError, unknown
+from neuronx.methods.net_dissect.tally import Tally, Tallying, count
 from neuronx.store.cache import Contents, Draft, Entry, digest, entry, open_or_draft, packed
 from neuronx.store.processes import on_first
 from neuronx.types import Explanation, Plain, TrainerFactory
@@ -21,6 +23,166 @@ if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.recording.exemplars import Exemplars
     from neuronx.targets.target import Target
+
+
+def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Segmentation:
+    """The pixel labels of a probe's images, of all categories or of some.
+
+    Raises:
+        UserError: For images without pixel labels, or a category that they do not have.
+    """
+    found = probe.segmentation
+    if found is None:
+        raise Unsuitable(
+            f"Nobody has labelled the pixels of `{probe.name}`, which net_dissect and compositional need: take data "
+            "that have masks (data=shapes, broden or labelled_pictures), or leave these methods out."
+        )
+    if categories is None:
+        return found
+    for name in categories:
+        if name not in found.categories:
+            raise unknown(f"category of `{probe.name}`", name, found.categories)
+    return Selected(found, tuple(name for name in found.categories if name in categories))
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A segmentation of which only the concepts of some categories count.
+
+    Attributes:
+        whole: With all categories.
+        categories: Those that count.
+    """
+
+    whole: Segmentation
+    categories: tuple[str, ...]
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """(C,) int64 numbers of the concepts that count."""
+        numbers = torch.tensor([self.whole.categories.index(name) for name in self.categories], dtype=torch.int64)
+        return torch.isin(self.whole.category, numbers).nonzero().flatten()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As people say them."""
+        return tuple(self.whole.names[c] for c in self.kept.tolist())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """As the data set spells them."""
+        return tuple(self.whole.labels[c] for c in self.kept.tolist())
+
+    @property
+    def category(self) -> Tensor:
+        """(C,) int64 among the categories that count."""
+        old = [self.whole.categories[g] for g in self.whole.category[self.kept].tolist()]
+        return torch.tensor([self.categories.index(name) for name in old], dtype=torch.int64)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of the whole."""
+        return self.whole.grid
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole and the choice."""
+        return digest([self.whole.fingerprint, list(self.categories)])
+
+    def regions(
+        self, rows: Sequence[int], transform: Callable[..., Tensor], grid: tuple[int, int] | None = None
+    ) -> Regions:
+        """See `Segmentation.regions`."""
+        found = self.whole.regions(rows, transform, grid)
+        return Regions(found.maps, found.picture, found.shows[:, self.kept])
+
+    def presence(self, rows: Sequence[int]) -> Tensor:
+        """See `Segmentation.presence`."""
+        return self.whole.presence(rows)[:, self.kept]
+
+
+Add = Callable[[str, Tensor, Regions], None]
+"""Gets a layer, counts (R, K) of one batch, and its regions, both on the CPU."""
+
+
+def thresholds(
+    target: "Target",
+    probe: "Probe",
+    trainer: TrainerFactory,
+    quantile: float = 0.005,
+    *,
+    k: int = 15,
+    rows: Tensor | None = None,
+    whole_images: bool = False,
+) -> "dict[str, Exemplars]":
+    """Each layer's thresholds, above which its units fire on a share `quantile` of all positions, and top images.
+
+    Args:
+        target: The network, with its layers.
+        probe: The images.
+        trainer: Makes trainers.
+        quantile: Upper tail, in (0, 1).
+        k: Top images of each unit.
+        rows: The images; train and val by default.
+        whole_images: Take a layer without positions for maps of one cell, as published for last layers.
+
+    Raises:
+        UserError: A quantile out of range; a layer without positions, unless whole images are asked for.
+    """
+    from neuronx.recording.exemplars import find_exemplars
+
+    if not 0 < quantile < 1:
+        raise UserError(f"quantile={quantile}: write the share of positions on which a unit fires, such as .005.")
+    images = len(probe.split("train", "val")) if rows is None else len(rows)
+    found = find_exemplars(target, probe, trainer, k=min(k, images), quantile=1 - quantile, rows=rows)
+    for layer, one in found.items():
+        if one.grid is None and not whole_images:
+            raise Unsuitable(
+                f"Layer `{layer}` of {target.name} has no positions, one number for each unit only, so there are no "
+                "masks to compare: take a layer with maps or tokens (show=layers lists them), or whole_images=true."
+            )
+    return found
+
+
+def scan(
+    target: "Target",
+    probe: "Probe",
+    trainer: TrainerFactory,
+    tails: "Mapping[str, Exemplars]",
+    segmentation: Segmentation,
+    add: Add,
+    *,
+    rows: Tensor | None = None,
+    grid: tuple[int, int] | None = None,
+) -> "Trainer":
+    """Shows `add` the counts of every layer, batch by batch, every image once.
+
+    Args:
+        target: The network.
+        probe: The images.
+        trainer: Makes the trainer whose `predict` runs the pass; it is returned, since sums are to be reduced with it.
+        tails: Layer -> thresholds.
+        segmentation: Of the images.
+        add: What is done with the counts.
+        rows: The images; train and val by default.
+        grid: Of the comparison; the segmentation's own by default.
+    """
+    from neuronx.recording.forward_pass import visit_outputs
+    from neuronx.recording.maps import on_grid
+
+
+    def visit(batch: Tensor, outputs: Mapping[str, Tensor]) -> None:
+        device = next(iter(outputs.values())).device
+        found = segmentation.regions(batch.tolist(), target.transform, grid)
+        regions = Regions(found.maps.to(device), found.picture.to(device), found.shows)
+        for layer, one in tails.items():
+            output = outputs[layer].float()
+            maps = output[..., None, None] if output.ndim == 2 else on_grid(output, target.prefix_tokens or 0)
+            add(layer, count(maps, one.thresholds, regions).cpu(), found)
+
+    rows = probe.split("train", "val") if rows is None else torch.as_tensor(rows)
+    return visit_outputs(target, probe, trainer, list(tails), visit, rows)
+
 
 TENSORS = tuple(one.name for one in fields(Tally) if one.type is Tensor)
 

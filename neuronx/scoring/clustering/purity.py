@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from neuronx.concepts.clip import Clip
-from neuronx.concepts.mean_tokens import mean_tokens
+from neuronx.concepts.clip import Clip, mean_tokens
 from neuronx.errors import UserError
 from neuronx.metrics.purity import Alignment, alignment, nearest, pair_distances, separation, shuffled
 from neuronx.recording.record import record

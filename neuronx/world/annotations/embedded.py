@@ -39,8 +39,8 @@ from neuronx.world.annotations.factors import words
 from neuronx.world.annotations.guessing import learn, of_pictures
 from neuronx.world.annotations.seen import of_scenes
 from neuronx.world.annotations.sharing import Shared, base_rates, shared, sharing
-from neuronx.world.pictures import seeds
 from neuronx.world.pictures.probe import ShapesProbe
+from neuronx.world.pictures.scene import PROBE, PROBE_OF_PLACES
 from neuronx.world.pictures.world import WORLDS, World
 
 log = logging.getLogger("neuronx")
@@ -92,7 +92,7 @@ class Model:
     @cached_property
     def probe(self) -> Probe:
         """Rendered pictures of its world, or its own."""
-        seed = seeds.PROBE_OF_PLACES if self.world.name == "places" else seeds.PROBE
+        seed = PROBE_OF_PLACES if self.world.name == "places" else PROBE
         if self.witnesses:
             return latent_probe(self.target, self.pictures, seed)
         return ShapesProbe(self.pictures, seed, world=self.world.name)

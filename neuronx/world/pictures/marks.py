@@ -13,11 +13,10 @@ from torch import Tensor
 from neuronx.errors import unknown
 from neuronx.store.cache import digest
 from neuronx.targets.latents import pick, uniforms
-from neuronx.world.pictures import seeds
+from neuronx.world.pictures.backgrounds import BODY
 from neuronx.world.pictures.names import COLOURS, SHAPES
-from neuronx.world.pictures.palette import BODY
 from neuronx.world.pictures.probe import ShapesProbe
-from neuronx.world.pictures.scene import Scenes
+from neuronx.world.pictures.scene import PROBE, Scenes
 
 SIDE = 12
 """Of the chip in pixels, its dark frame of one pixel included. It lies in the top left corner, above everything."""
@@ -86,7 +85,7 @@ class MarkedProbe(ShapesProbe):
         self,
         marks: str = "half",
         size: int = 5000,
-        seed: int = seeds.PROBE,
+        seed: int = PROBE,
         *,
         batch_size: int = 250,
         num_workers: int = 0,

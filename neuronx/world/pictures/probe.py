@@ -1,22 +1,86 @@
 """The embedded world as a probe: rendered when asked for, nothing kept but the factors."""
 
-from collections.abc import Sequence
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from neuronx.data.probe import Probe, seeded_splits
+from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError
+from neuronx.store.atomic import write_atomic
 from neuronx.store.cache import digest
-from neuronx.world.pictures import seeds
-from neuronx.world.pictures.captions import captions
+from neuronx.world.pictures.names import BACKGROUNDS, CLASS_NAMES, COLOURS, FAMILIES, PLACES, SHAPES, SIZES, TEXTURES
 from neuronx.world.pictures.render import RENDERER, render, render_masks
-from neuronx.world.pictures.scene import sample
-from neuronx.world.pictures.segmentation import ShapesSegmentation
-from neuronx.world.pictures.words import TRUTH, concept_masks, presence
+from neuronx.world.pictures.scene import OBJECTS, PROBE, SIDE, Scenes, sample
+from neuronx.world.pictures.words import TRUTH, captions, concept_masks, presence, shown
 from neuronx.world.pictures.world import world_of
+
+_KINDS = {
+    "shape": SHAPES,
+    "colour": COLOURS,
+    "texture": TEXTURES,
+    "size": SIZES,
+    "place": PLACES,
+    "background": BACKGROUNDS,
+    "family": tuple(FAMILIES),
+    "class": CLASS_NAMES,
+}
+_OUTSIDE = OBJECTS + 1
+
+
+@dataclass(frozen=True)
+class ShapesSegmentation:
+    """Regions and truth of scenes: the same as `words.concept_masks`, for all concepts of `words.TRUTH`.
+
+    Attributes:
+        scenes: The N pictures' factors.
+        pictures: The probe's fingerprint.
+    """
+
+    scenes: Scenes
+    pictures: str
+
+    names = labels = TRUTH
+    categories = tuple(_KINDS)
+    grid = (SIDE, SIDE)
+
+    @property
+    def category(self) -> Tensor:
+        """(C,) int64: shape, colour, texture, size, place, background, family or class."""
+        kinds = {word: kind for kind, words in enumerate(_KINDS.values()) for word in words}
+        return torch.tensor([kinds[name] for name in self.names])
+
+    def regions(
+        self, rows: Sequence[int], transform: Callable[..., Tensor], grid: tuple[int, int] | None = None
+    ) -> Regions:
+        """One region for the ground of each picture and one for each object in it, lower objects first."""
+        scenes = self.scenes[torch.as_tensor(rows)]
+        ids = under(render_masks(scenes), *cells(transform, SIDE, SIDE, grid or self.grid), outside=_OUTSIDE)
+        # A picture's regions are its ground, its objects and, if the crop reaches beyond it, what lies there.
+        there = torch.nn.functional.pad(scenes.shape >= 0, (1, 1), value=True)
+        there[:, _OUTSIDE] = bool((ids == _OUTSIDE).any())
+        numbers = (there.flatten().cumsum(0) - 1).view_as(there)
+        maps = numbers.gather(1, ids.flatten(1).long()).view(ids.shape)
+        shows = torch.nn.functional.pad(shown(scenes, self.names), (0, 0, 0, 1))
+        return Regions(maps, there.nonzero()[:, 0], shows[there])
+
+    def presence(self, rows: Sequence[int]) -> Tensor:
+        """(B, C) bool: which concepts are true of the pictures."""
+        return presence(self.scenes[torch.as_tensor(rows)], self.names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the pictures, the concepts, and the masks and the truth of sample pictures."""
+        scenes = sample(PROBE, torch.arange(128))
+        truth = sha256(render_masks(scenes).numpy().tobytes() + shown(scenes, self.names).numpy().tobytes())
+        return digest({"pictures": self.pictures, "names": self.names, "truth": truth.hexdigest()})
 
 
 class ShapesProbe(Probe):
@@ -33,7 +97,7 @@ class ShapesProbe(Probe):
     def __init__(
         self,
         size: int = 5000,
-        seed: int = seeds.PROBE,
+        seed: int = PROBE,
         *,
         world: str = "shapes",
         batch_size: int = 250,
@@ -72,7 +136,7 @@ class ShapesProbe(Probe):
     @cached_property
     def fingerprint(self) -> str:
         """Of the seed, the size, and the pixels of sample pictures: if the renderer ever changes, so does this."""
-        pixels = render(sample(seeds.PROBE, torch.arange(128))).numpy().tobytes()
+        pixels = render(sample(PROBE, torch.arange(128))).numpy().tobytes()
         return digest(
             {
                 "world": self.name,
@@ -101,3 +165,30 @@ class ShapesProbe(Probe):
     def captions(self, rows: Sequence[int]) -> list[str]:
         """One sentence for each of some rows."""
         return captions(self.scenes[list(rows)])
+
+
+def contact_sheet(rows: int = 8, columns: int = 14, gap: int = 4) -> Image.Image:
+    """Lays out the first rows x columns pictures of the default probe."""
+    return laid_out(render(sample(PROBE, torch.arange(rows * columns))), columns, gap)
+
+
+def laid_out(pictures: Tensor, columns: int, gap: int = 4) -> Image.Image:
+    """Lays out pictures (N, 3, H, W) uint8 in reading order, `gap` white pixels around each."""
+    rows, (height, width) = -(-len(pictures) // columns), pictures.shape[2:]
+    sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        top, left = gap + row * (height + gap), gap + column * (width + gap)
+        sheet[:, top : top + height, left : left + width] = picture
+    return Image.fromarray(sheet.permute(1, 2, 0).numpy())
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    print(write_atomic(sys.argv[1] if len(sys.argv) > 1 else "docs/shapes.png", png(contact_sheet())))

@@ -18,6 +18,9 @@ SHEET = 128
 TURNS = 64
 """Number of rotations, from -TILT to TILT."""
 
+PROBE, PROBE_OF_PLACES = 7, 8
+"""Seeds of the pictures on which units are explained and scored, in the world of shapes and of places."""
+
 Layouts = tuple[tuple[tuple[int, ...], float], ...]
 """Sizes of the objects, main first, and how often. The main object is always the only one of its size."""
 _SMALL, _MEDIUM, _LARGE = range(len(SIZES))
@@ -93,7 +96,7 @@ def sample(seed: int, indices: Tensor, layouts: Layouts = LAYOUTS) -> Scenes:
     """Draws the scenes of some indices; each depends on (seed, index) and on nothing else.
 
     Args:
-        seed: Of the world; see `neuronx.world.pictures.seeds`.
+        seed: Of the world; see `neuronx.world.pictures.world`.
         indices: (B,) int64, on the device where the scenes shall live.
         layouts: Of the version of the world; see `neuronx.world.pictures.world`.
     """

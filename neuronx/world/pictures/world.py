@@ -1,6 +1,6 @@
-"""The two versions of the world: one is about objects, the other about places.
+"""The two versions of the world, one about objects, the other about places; and the seeds of all pictures.
 
-They share all factors and the renderer. What differs is which scenes are common and what a classifier is asked.
+The versions share all factors and the renderer. What differs is which scenes are common and what a classifier is asked.
 """
 
 from dataclasses import dataclass
@@ -92,3 +92,25 @@ def world_of(name: str) -> World:
     if name not in WORLDS:
         raise unknown("world", name, WORLDS)
     return WORLDS[name]
+
+
+TRAINED = {
+    "shapes_resnet": (1001, 1501),
+    "shapes_vit": (1002, 1502),
+    "shapes_alexnet": (1003, 1503),
+    "shapes_spurious": (1005, 1505),
+    "places_resnet": (1011, 1511),
+    "places_alexnet": (1013, 1513),
+    "shapes_explainer": (2001, 2501),
+    "shapes_judge": (3001, 3501),
+    "shapes_gan": (4001, 4501),
+    "places_gan": (4011, 4511),
+}
+"""Part of the embedded world -> seeds of its training pictures and of its held-out pictures; none are shared."""
+
+
+def seeds_of(part: str) -> tuple[int, int]:
+    """Seeds of the training pictures and of the held-out pictures of a part of the embedded world."""
+    if part not in TRAINED:
+        raise unknown("trained part", part, TRAINED)
+    return TRAINED[part]

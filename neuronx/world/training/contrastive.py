@@ -9,17 +9,16 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuronx.concepts.calibration import fit_sigmoid
+from neuronx.concepts.clip import fit_sigmoid
 from neuronx.errors import UserError
 from neuronx.store import checkpoints
 from neuronx.types import TrainerFactory
 from neuronx.world.clip import WordTokenizer, build, vocabulary
-from neuronx.world.pictures.captions import captions
 from neuronx.world.pictures.scene import Scenes
-from neuronx.world.pictures.words import CONCEPTS, presence
-from neuronx.world.training.auroc import auroc
+from neuronx.world.pictures.words import CONCEPTS, captions, presence
+from neuronx.world.pictures.world import seeds_of
 from neuronx.world.training.fit import adamw, fit, single
-from neuronx.world.training.scenes import GROUPS, NORMALISE, SINGLE_WORDS, SceneStream, fixed_batches, inputs, seeds_of
+from neuronx.world.training.scenes import GROUPS, NORMALISE, SINGLE_WORDS, SceneStream, fixed_batches, inputs
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -214,3 +213,24 @@ def measure(
         "images": len(truth),
         "image seed": seed,
     }
+
+
+def auroc(scores: Tensor, truth: Tensor) -> Tensor:
+    """Chance that an image with the concept scores above one without, ties counted half (Mann and Whitney, 1947).
+
+    Args:
+        scores: (N, C) floating point.
+        truth: (N, C) bool.
+
+    Returns:
+        (C,) float64 in [0, 1]; NaN where all images or none show the concept.
+    """
+    n = len(scores)
+    ordered, order = scores.sort(dim=0)
+    # Tied scores share the mean of their ranks.
+    rows = ordered.T.contiguous()
+    below, above = (torch.searchsorted(rows, rows, right=right) for right in (False, True))
+    ranks = (below + above + 1).T.double() / 2
+    positive = truth.gather(0, order).double()
+    count = positive.sum(0)
+    return ((ranks * positive).sum(0) - count * (count + 1) / 2) / (count * (n - count))

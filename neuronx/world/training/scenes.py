@@ -7,9 +7,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from neuronx.errors import unknown
 from neuronx.targets.preprocess import Preprocess
-from neuronx.world.pictures import seeds
 from neuronx.world.pictures.render import render
 from neuronx.world.pictures.scene import Scenes, sample
 from neuronx.world.pictures.words import BACKGROUNDS, COLOURS, FAMILIES, PLACES, SHAPES, SIZES, TEXTURES
@@ -104,13 +102,6 @@ class SceneStream(LightningDataModule):
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0
-
-
-def seeds_of(part: str) -> tuple[int, int]:
-    """Seeds of the training pictures and of the held-out pictures of a part of the embedded world."""
-    if part not in seeds.ALL:
-        raise unknown("trained part", part, [name for name in seeds.ALL if f"{name}, held out" in seeds.ALL])
-    return seeds.ALL[part], seeds.ALL[f"{part}, held out"]
 
 
 def fixed_batches(

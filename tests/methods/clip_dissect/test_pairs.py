@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
-from neuronx.methods.clip_dissect.method import ClipDissect
-from neuronx.methods.clip_dissect.pairs import best_pairs, candidates, grouped
+from neuronx.methods.clip_dissect.method import ClipDissect, best_pairs, candidates, grouped
 from neuronx.methods.clip_dissect.similarity import soft_wpmi
 from neuronx.types import Activations, Unit
 

@@ -6,9 +6,9 @@ import torch
 from linear_cases import planted
 
 from neuronx.errors import UserError
-from neuronx.methods.linear.forward import forward
 from neuronx.methods.linear.module import LinearHeads
 from neuronx.methods.linear.rows import Rows, fit
+from neuronx.methods.linear.search import forward
 from neuronx.types import Unit
 
 CASE = planted(images=101, units=6)

@@ -6,10 +6,8 @@ from hypothesis import strategies as st
 from linear_cases import planted
 
 from neuronx.methods.linear.elastic_net import ranking, solve, standardised
-from neuronx.methods.linear.formulas import fit
-from neuronx.methods.linear.forward import forward
 from neuronx.methods.linear.moments import moments
-from neuronx.methods.linear.search import greedy, top
+from neuronx.methods.linear.search import fit, forward, greedy, top
 
 CASE = planted()
 TRAIN, VAL = CASE.moments("train"), CASE.moments("val")

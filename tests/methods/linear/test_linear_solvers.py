@@ -9,9 +9,8 @@ from linear_cases import planted
 
 from neuronx.errors import UserError
 from neuronx.methods.linear.elastic_net import kkt_residual, objective, solve, standardised
-from neuronx.methods.linear.proximal import ProximalNet
 from neuronx.methods.linear.rows import Rows, fit
-from neuronx.methods.linear.saga import saga
+from neuronx.methods.linear.solvers import ProximalNet, saga
 
 CASE = planted()
 PROBLEM = standardised(CASE.moments("train"))

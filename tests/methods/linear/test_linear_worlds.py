@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from neuronx.methods.linear.forward import forward
 from neuronx.methods.linear.moments import moments
+from neuronx.methods.linear.search import forward
 
 
 @pytest.mark.parametrize("low", [0.5, 1.0])

@@ -14,11 +14,10 @@ import torch
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError
 from neuronx.methods.net_dissect.compositional import Compositional
-from neuronx.methods.net_dissect.counting import count
 from neuronx.methods.net_dissect.method import NetDissect
-from neuronx.methods.net_dissect.patterns import Gathering
+from neuronx.methods.net_dissect.search import Gathering
 from neuronx.methods.net_dissect.table import read_tally
-from neuronx.methods.net_dissect.tally import tally
+from neuronx.methods.net_dissect.tally import count, tally
 from neuronx.tables.csv import write_csv
 from neuronx.tables.explanations import read_explanations
 from neuronx.world.pictures.probe import ShapesProbe
@@ -145,7 +144,7 @@ def test_planted_masks_of_the_embedded_world(shapes):
 
 
 def words(found, names) -> list[str]:
-    from neuronx.methods.net_dissect.chains import formula
+    from neuronx.methods.net_dissect.search import formula
 
     rows = zip(found.concepts.tolist(), found.operators.tolist(), strict=True)
     return [str(formula(concepts, operators, names)) for concepts, operators in rows]

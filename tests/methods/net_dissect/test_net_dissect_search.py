@@ -6,12 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles_dissection import OPERATORS, beam_search, formula_mask, in_order, iou
 
-from neuronx.methods.net_dissect import joint
 from neuronx.methods.net_dissect import search as searching
-from neuronx.methods.net_dissect.chains import as_published, formula
-from neuronx.methods.net_dissect.counting import count_masks
-from neuronx.methods.net_dissect.patterns import Gathering, Patterns
-from neuronx.methods.net_dissect.search import Beam, search
+from neuronx.methods.net_dissect.search import Beam, Gathering, Patterns, as_published, formula, search
+from neuronx.methods.net_dissect.tally import count_masks
 
 
 def gathered(painted, truth, fires, batch: int = 5) -> Patterns:
@@ -96,8 +93,8 @@ def test_blocks_do_not_matter(painted, blobs, monkeypatch):
     truth, fires = blobs(seed=9)
     found = gathered(painted, truth, fires)
     whole = search(found, 3, 5)[-1]
-    monkeypatch.setattr(joint, "PATTERNS_AT_ONCE", 3)
-    monkeypatch.setattr(joint, "NUMBERS_AT_ONCE", 40)
+    monkeypatch.setattr(searching, "PATTERNS_AT_ONCE", 3)
+    monkeypatch.setattr(searching, "MEMORY", 40)
     monkeypatch.setattr(searching, "NUMBERS_AT_ONCE", 1)
     for name, value in vars(search(found, 3, 5)[-1]).items():
         assert torch.equal(value, getattr(whole, name)), name
@@ -106,7 +103,7 @@ def test_blocks_do_not_matter(painted, blobs, monkeypatch):
 def test_patterns_are_the_same_in_any_batches(painted, blobs, monkeypatch):
     truth, fires = blobs(seed=11)
     one = gathered(painted, truth, fires, 12)
-    monkeypatch.setattr("neuronx.methods.net_dissect.patterns.MERGE_AT", 1)
+    monkeypatch.setattr("neuronx.methods.net_dissect.search.MERGE_AT", 1)
     for name, value in vars(gathered(painted, truth, fires, 2)).items():
         assert torch.equal(value, getattr(one, name)), name
     assert int(one.sizes.sum()) == int(truth.any(1).sum())

@@ -11,8 +11,7 @@ from oracles_dissection import tally as oracle
 
 from neuronx.data.segmentation import Regions
 from neuronx.errors import UserError
-from neuronx.methods.net_dissect.counting import count, count_masks
-from neuronx.methods.net_dissect.tally import DENOMINATORS, Tally, Tallying, tally
+from neuronx.methods.net_dissect.tally import DENOMINATORS, Tally, Tallying, count, count_masks, tally
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "netdissect_tally.json").read_text())
 

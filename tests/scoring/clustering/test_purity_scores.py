@@ -10,8 +10,8 @@ from rich.console import Console
 from torch import nn
 
 from neuronx.command.pipeline import evaluate
+from neuronx.concepts.clip import mean_tokens
 from neuronx.concepts.labels import LabelConcepts
-from neuronx.concepts.mean_tokens import mean_tokens
 from neuronx.errors import UserError
 from neuronx.methods.pure.samples import Samples
 from neuronx.report.evaluation import write

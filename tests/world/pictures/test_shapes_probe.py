@@ -3,10 +3,9 @@ import torch
 
 from neuronx.errors import UserError
 from neuronx.targets.preprocess import Preprocess
-from neuronx.world.pictures import seeds
-from neuronx.world.pictures.contact_sheet import contact_sheet
-from neuronx.world.pictures.probe import ShapesProbe
+from neuronx.world.pictures.probe import ShapesProbe, contact_sheet
 from neuronx.world.pictures.render import render_masks
+from neuronx.world.pictures.scene import PROBE
 from neuronx.world.pictures.words import CLASS_NAMES, TRUTH, labels
 
 
@@ -24,7 +23,7 @@ def test_splits_are_disjoint_exhaustive_and_seeded(probe):
 
 
 def test_the_default_is_the_registered_probe():
-    assert ShapesProbe(size=10).seed == seeds.PROBE and len(ShapesProbe()) == 5000
+    assert ShapesProbe(size=10).seed == PROBE and len(ShapesProbe()) == 5000
 
 
 def test_load_is_the_same_in_any_company(probe):

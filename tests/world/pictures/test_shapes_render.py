@@ -6,14 +6,10 @@ import pytest
 import torch
 
 from neuronx.world.pictures import render as renderer
-from neuronx.world.pictures import seeds
-from neuronx.world.pictures.backgrounds import sheets
+from neuronx.world.pictures.backgrounds import BODY, sheets
 from neuronx.world.pictures.names import COLOURS, SHAPES
-from neuronx.world.pictures.outlines import EXTENT, OUTLINES
-from neuronx.world.pictures.palette import BODY
-from neuronx.world.pictures.render import render, render_all, render_masks
-from neuronx.world.pictures.scene import sample
-from neuronx.world.pictures.textures import MARKS
+from neuronx.world.pictures.render import EXTENT, OUTLINES, PATTERNS, render, render_all, render_masks
+from neuronx.world.pictures.scene import PROBE, sample
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +59,7 @@ def test_windows_leave_nothing_out(scenes, painted, monkeypatch):
 
 def test_pixels_are_pinned():
     """Trained weights depend on these very pixels; a change here needs new weights and a new RENDERER."""
-    pictures, ids = render_all(sample(seeds.PROBE, torch.arange(200)))
+    pictures, ids = render_all(sample(PROBE, torch.arange(200)))
     assert (
         hashlib.sha256(pictures.numpy().tobytes()).hexdigest()
         == "9e35a750ca2394f0f9d01447b80af42961b57791e59d2a8cba50bd2e7adf8754"
@@ -99,7 +95,7 @@ def test_outlines_are_distances():
 
 def test_textures_cover_their_share_at_every_size():
     line = torch.arange(-40, 40) + 0.5
-    for name, marks in MARKS.items():
+    for name, marks in PATTERNS.items():
         for period in (6.5, 7.3, 8.4):
             cover = marks(line[None, None], line[None, :, None], torch.full((1, 1, 1), period))
             assert cover.shape == (1, 80, 80) and cover.min() >= 0 and cover.max() <= 1

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronx.world.pictures import words
-from neuronx.world.pictures.captions import captions
 from neuronx.world.pictures.names import COLOUR_FAMILIES, SHAPE_FAMILIES
 from neuronx.world.pictures.render import render_masks
 from neuronx.world.pictures.scene import sample
@@ -22,6 +21,7 @@ from neuronx.world.pictures.words import (
     SIZES,
     TEXTURES,
     TRUTH,
+    captions,
     concept_masks,
     labels,
     presence,

@@ -1,7 +1,7 @@
 import torch
 from sklearn.metrics import roc_auc_score
 
-from neuronx.world.training.auroc import auroc
+from neuronx.world.training.contrastive import auroc
 
 
 def test_equals_scikit_learns_with_and_without_ties():

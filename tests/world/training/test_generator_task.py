@@ -13,8 +13,7 @@ from neuronx.data.latents import latent_probe
 from neuronx.errors import UserError
 from neuronx.world import generator
 from neuronx.world import networks as shapes
-from neuronx.world.training.critic import Critic
-from neuronx.world.training.generator import GeneratorTask
+from neuronx.world.training.generator import Critic, GeneratorTask
 
 TASK = GeneratorTask(
     name="shapes_gan",

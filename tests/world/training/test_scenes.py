@@ -1,15 +1,16 @@
 import torch
 
-from neuronx.world.pictures import seeds
+from neuronx.world.pictures.scene import PROBE
+from neuronx.world.pictures.world import seeds_of
 from neuronx.world.training.classifier import describe
-from neuronx.world.training.scenes import EpochSampler, SceneBatches, SceneStream, fixed_batches, seeds_of
+from neuronx.world.training.scenes import EpochSampler, SceneBatches, SceneStream, fixed_batches
 
 PARTS = ("shapes_resnet", "shapes_vit", "shapes_explainer", "shapes_judge", "shapes_gan")
 
 
 def test_no_part_sees_pictures_of_another_or_of_the_probe():
     used = [seed for part in PARTS for seed in seeds_of(part)]
-    assert len(set(used)) == 2 * len(PARTS) and seeds.PROBE not in used
+    assert len(set(used)) == 2 * len(PARTS) and PROBE not in used
 
 
 def test_every_epoch_brings_new_batches():

@@ -12,12 +12,12 @@ from neuronx.world import clip as shapes_clip
 from neuronx.world import generator
 from neuronx.world import networks as shapes
 from neuronx.world.pictures.words import CONCEPTS
-from neuronx.world.pictures.world import WORLDS
+from neuronx.world.pictures.world import WORLDS, seeds_of
 from neuronx.world.training import contrastive
-from neuronx.world.training.auroc import auroc
 from neuronx.world.training.classifier import describe
+from neuronx.world.training.contrastive import auroc
 from neuronx.world.training.generator import measure
-from neuronx.world.training.scenes import GROUPS, SINGLE_WORDS, fixed_batches, seeds_of
+from neuronx.world.training.scenes import GROUPS, SINGLE_WORDS, fixed_batches
 
 CLASSIFIERS = {"shapes_resnet": "shapes", "shapes_alexnet": "shapes", "shapes_vit": "shapes"}
 CLASSIFIERS |= {"places_resnet": "places", "places_alexnet": "places"}

@@ -4,7 +4,7 @@ import pytest
 
 from neuronx.world import networks as shapes
 from neuronx.world.pictures.marks import MARKS, MarkedProbe
-from neuronx.world.training.spurious import SpuriousTask
+from neuronx.world.training.classifier import SpuriousTask
 
 
 @pytest.fixture
