@@ -170,7 +170,6 @@ def scan(
     from neuronx.recording.forward_pass import visit_outputs
     from neuronx.recording.maps import on_grid
 
-
     def visit(batch: Tensor, outputs: Mapping[str, Tensor]) -> None:
         device = next(iter(outputs.values())).device
         found = segmentation.regions(batch.tolist(), target.transform, grid)
