@@ -130,6 +130,19 @@ def test_calibration_fits_the_labels_of_train_and_val(weights, probe, trainer, m
     assert clip.calibrate(probe, trainer) == fitted
 
 
+def test_superclasses_of_many_classes_take_no_part_in_calibration(weights, pictures, trainer, monkeypatch):
+    classes = tuple("abcdefghij")
+    superclasses = {"entity": tuple(range(4)), "animal": (4, 5, 6)}  # of more than .3 of the classes, and of .3
+    labels = [i % 10 for i in range(21)]
+    probe = InMemoryProbe(pictures, labels=labels, class_names=classes, hierarchy=superclasses)
+    fitted = []
+    monkeypatch.setattr("neuronx.concepts.clip.fit_sigmoid", lambda _, shown: fitted.append(shown) or (1.0, 0.0))
+    Clip("tiny-for-tests", str(weights)).calibrate(probe, trainer)
+    rows = torch.tensor(labels)[probe.split("train", "val")]
+    expected = torch.cat([rows[:, None] == torch.arange(10), ((rows >= 4) & (rows < 7))[:, None]], 1)
+    assert sorted(fitted[0].T.tolist()) == sorted(expected.T.tolist())
+
+
 def test_calibration_needs_labels(weights, pictures, trainer):
     with pytest.raises(UserError, match="have no labels"):
         Clip("tiny-for-tests", str(weights)).judge(["dog"], InMemoryProbe(pictures), trainer)

@@ -57,6 +57,16 @@ def test_the_leaderboard_in_plain_text(width):
     ]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "clear"),
+    [(0.1, 0.3, True), (-0.3, -0.1, True), (-0.1, 0.1, False), (0.0, 0.3, False), (-0.3, 0.0, False)],
+)
+def test_a_difference_is_clear_when_its_interval_leaves_out_zero(low, high, clear):
+    compared = Comparison("shapes_resnet", "layer3", "correlation", "le_clip", "clip_dissect", 0.0, low, high, 3)
+    (line,) = [line for line in shown(evaluation(comparisons=[compared])).splitlines() if "−" in line]
+    assert line.rstrip().endswith("3" if clear else "unclear")
+
+
 def test_dead_units_have_a_line_with_the_means_without_them():
     dead = Activity("shapes_resnet", "layer3", 4, frozenset({Unit("layer3", -1)}))
     text = " ".join(shown(evaluation(activity=[dead])).split())
