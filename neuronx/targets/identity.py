@@ -38,6 +38,16 @@ def module_digest(module: nn.Module) -> str:
     return _digest(module, f"The network {type(module).__name__}", strict=False)
 
 
+def weights_digest(module: nn.Module) -> str:
+    """Sha256 (64 hex digits) of the parameters and buffers alone, for cards: the code around them may be reworded."""
+    total = sha256()
+    for name, value in sorted(module.state_dict().items()):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        total.update(f"{name} {tuple(value.shape)} {value.dtype}\0".encode())
+        total.update(flat.view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
 def transform_digest(transform: Any) -> str:
     """The same for whatever turns pictures into inputs: the fields of an object, the code and closure of a function."""
     return _digest(transform, "The transform", strict=True)

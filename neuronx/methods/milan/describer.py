@@ -26,6 +26,7 @@ from neuronx.methods.milan.vocabulary import Vocabulary
 from neuronx.recording.maps import on_grid
 from neuronx.store import checkpoints
 from neuronx.targets import torchvision
+from neuronx.targets.identity import weights_digest
 from neuronx.targets.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from neuronx.targets.target import Target
 from neuronx.types import Plain
@@ -334,7 +335,7 @@ def card(captioner: Captioner, encoder: RegionEncoder) -> dict[str, Plain]:
         "captioner": {**sizes, **{name: getattr(captioner, name) for name in options}},
         "encoder": {
             "network": encoder.name,
-            "digest": encoder.target.digest,
+            "digest": weights_digest(encoder.target.module),
             "taps": list(encoder.taps),
             "published_masks": encoder.published_masks,
         },
@@ -364,7 +365,7 @@ def _encoder(path: Path, card: Mapping[str, Any], given: Any, published_masks: b
             f"{path} was trained with the encoder {used['network']}, which is not here: give it with milan.encoder=. "
             f"({error})"
         ) from None
-    if found.target.digest != used["digest"]:
+    if weights_digest(found.target.module) != used["digest"]:
         raise UserError(
             f"{path} was trained with other weights of the encoder {used['network']} than those here: give the network "
             "of its training with milan.encoder=FILE."
