@@ -321,7 +321,7 @@ class Score:
         value: The score; NaN unless status is ok.
         sem: Its standard error; NaN where unknown.
         n: Number of images that it was computed on.
-        status: ok, inactive, unjudged or no_effect.
+        status: ok, inactive, unjudged, broken or no_effect.
         explanation: In words.
         judge: Name of the judge.
         images: `<data>/<split>:<n>`.

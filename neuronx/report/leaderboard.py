@@ -1,6 +1,7 @@
 """The leaderboard: how well each method explains each layer, one row a method."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class LeaderboardRow:
         n_no_effect: How many change nothing downstream when they are replaced.
         judge: Name of the judge.
         images: `<data>/<split>:<n>`.
+        n_broken: How many are NaN or infinite on some image.
     """
 
     target: str
@@ -43,6 +45,7 @@ class LeaderboardRow:
     n_no_effect: int
     judge: str
     images: str
+    n_broken: int = 0
 
     @property
     def board(self) -> tuple[str, ...]:
@@ -86,7 +89,7 @@ def _row(group: Sequence[Score]) -> LeaderboardRow:
     first = group[0]
     values = [one.value for one in group if one.status == "ok"]
     mean, sem = mean_and_sem(values)
-    count = {status: sum(one.status == status for one in group) for status in ("inactive", "unjudged", "no_effect")}
+    count = Counter(one.status for one in group)
     return LeaderboardRow(
         target=first.target,
         layer=first.unit.layer,
@@ -101,6 +104,7 @@ def _row(group: Sequence[Score]) -> LeaderboardRow:
         n_no_effect=count["no_effect"],
         judge=first.judge,
         images=first.images,
+        n_broken=count["broken"],
     )
 
 

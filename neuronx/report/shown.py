@@ -30,6 +30,7 @@ SAID_ONCE = (
     "n_no_effect",
     "judge",
     "images",
+    "n_broken",
 )
 """Columns that are printed above a table where all rows agree."""
 

@@ -88,11 +88,8 @@ def _table(rows: Sequence[LeaderboardRow]) -> Table:
     table.add_column("mean ± sem", justify="right", no_wrap=True)
     table.add_column("", width=BAR)
     table.add_column("units", justify="right", no_wrap=True)
-    counts = [
-        (label, field)
-        for label, field in (("inactive", "n_inactive"), ("unjudged", "n_unjudged"), ("no effect", "n_no_effect"))
-        if any(getattr(row, field) for row in rows)
-    ]
+    labels = {"inactive": "n_inactive", "broken": "n_broken", "unjudged": "n_unjudged", "no effect": "n_no_effect"}
+    counts = [(label, field) for label, field in labels.items() if any(getattr(row, field) for row in rows)]
     for label, _ in counts:
         table.add_column(label, justify="right", no_wrap=True)
     longest = max((row.mean for row in rows if not math.isnan(row.mean)), default=0.0)

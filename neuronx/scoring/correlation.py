@@ -24,8 +24,9 @@ class Correlation(TableOptions):
     """Simulates explanations on the test images and correlates them with the units, beside baselines and upper bound.
 
     A unit is inactive when it never changes on the test images, or its explanation is empty and it never changes on
-    train and val; it is unjudged when its explanation has an atom that the judge does not know. Neither has a score. An
-    empty explanation of any other unit predicts a constant and scores 0. Options are those of `TableOptions`.
+    train and val; unjudged when its explanation has an atom that the judge does not know; broken when it is NaN or
+    infinite on some image. None of these has a score. An empty explanation of any other unit predicts a constant and
+    scores 0. Options are those of `TableOptions`.
 
     A unit that is explained in parts is predicted by their sum (`rows_of_sums`); the parts themselves, scored as units
     that the network might have, have rows of their own, `<method>-parts`.
@@ -52,8 +53,7 @@ class Correlation(TableOptions):
                 explanations' own concepts by default.
 
         Raises:
-            UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas; activations that
-                are not finite.
+            UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas.
         """
         recorded = record(target, probe, trainer, layers=layers_of(explained, target))
         return self.score_recorded(explained, recorded, target.name, probe, judge, trainer, words)

@@ -39,7 +39,7 @@ class Row:
         method: Its method, or the baseline or upper bound that it belongs to.
         explanation: Of one unit.
         column: Of the unit in its layer's activations.
-        status: ok, inactive or unjudged.
+        status: ok, inactive, unjudged, or broken for a unit that is NaN or infinite on some image.
     """
 
     method: str
@@ -139,8 +139,7 @@ class TableOptions:
             words: The concepts of the random baseline and the upper bound where the judge has no vocabulary.
 
         Raises:
-            UserError: Explanations of an unknown unit, two for one unit, or broken formulas; activations that are not
-                finite.
+            UserError: Explanations of an unknown unit, two for one unit, or broken formulas.
         """
         test, fit = probe.split("test"), probe.split("train", "val")
         active = {layer: (active_units(one, fit), active_units(one, test)) for layer, one in recorded.items()}
@@ -165,7 +164,7 @@ class TableOptions:
             train, val = probe.split("train"), probe.split("val")
             fitted = fit_ridge(concepts, chosen, recorded, train, val, self.batch_size)
             for layer, (predictor, penalty) in fitted.items():
-                methods.append(_upper_bound(given[layer], *active[layer], predictor, penalty))
+                methods.append(_upper_bound(given[layer], recorded[layer], *active[layer], predictor, penalty))
         return ScoreTable(methods, concepts)
 
     def _broad(self, own: Sequence[str], pool: Sequence[str]) -> list[str]:
@@ -187,23 +186,12 @@ def layers_of(explained: Mapping[str, Sequence[Explanation]], target: "Target") 
 
 
 def active_units(recorded: Activations, rows: Tensor) -> Tensor:
-    """Which units (K,) change at all on some images.
-
-    Raises:
-        UserError: An activation that is not finite.
-    """
+    """Which units (K,) change at all on some images."""
     low = torch.full((len(recorded.units),), torch.inf)
     high = -low
     for part in rows.split(512):
         values = recorded.values[part]
         low, high = torch.minimum(low, values.amin(0)), torch.maximum(high, values.amax(0))
-    broken = (~(low.isfinite() & high.isfinite())).nonzero().flatten().tolist()
-    if broken:
-        others = f", and so have {len(broken) - 1} others" if len(broken) > 1 else ""
-        raise UserError(
-            f"Unit {recorded.units[broken[0]]} has activations that are not finite (NaN or infinite){others}: check "
-            "the weights of the network and its preprocessing."
-        )
     return low < high
 
 
@@ -238,7 +226,8 @@ def explanation_rows(
                 raise UserError(f"{method} explains unit {unit} twice; only one explanation a unit can be scored.")
             before.add(unit)
             inactive = not on_test[column] or not (explanation.terms or on_fit[column])
-            rows.append(Row(method, explanation, column, "inactive" if inactive else "ok"))
+            status = "broken" if column in recorded.broken else "inactive" if inactive else "ok"
+            rows.append(Row(method, explanation, column, status))
     return rows
 
 
@@ -303,7 +292,7 @@ def rows_of_sums(
     """The units that were explained in parts, as rows of the method; a unit is predicted by the sum of its parts.
 
     A part cannot be less than nothing, so its prediction is cut at 0; its weight is fitted to the unit. A unit is
-    unjudged when one of its parts is, and inactive when all of them are; parts that are inactive add nothing.
+    unjudged when one of its parts is, and inactive or broken when all of them are; parts that are inactive add nothing.
 
     Args:
         table: With the rows of parts.
@@ -324,7 +313,8 @@ def rows_of_sums(
         columns = {unit: column for column, unit in enumerate(recorded[method.layer].units)}
         whole = []
         for unit in [*scored, *(unit for unit in parts if unit not in scored)]:
-            status = "ok" if unit in scored else "unjudged" if unit in unjudged else "inactive"
+            others = "broken" if all(row.status == "broken" for row in parts[unit]) else "inactive"
+            status = "ok" if unit in scored else "unjudged" if unit in unjudged else others
             text = " | ".join(str(row.explanation) for row in parts[unit])
             name = method.rows[0].method.removesuffix(PARTS)
             whole.append(Row(name, Explanation(unit, ((text, 1.0),)), columns[unit], status))
@@ -376,7 +366,12 @@ def _by_method(layer: str, rows: Sequence[Row], known: Mapping[str, int]) -> lis
 
 
 def _upper_bound(
-    rows: Sequence[Row], on_fit: Tensor, on_test: Tensor, predictor: WeightedConcepts, penalty: Tensor
+    rows: Sequence[Row],
+    recorded: Activations,
+    on_fit: Tensor,
+    on_test: Tensor,
+    predictor: WeightedConcepts,
+    penalty: Tensor,
 ) -> MethodRows[WeightedConcepts]:
     """The upper bound of every unit that any method explains, whole or in parts; a layer's own units come first."""
     units: dict[Unit, int] = {}
@@ -387,6 +382,7 @@ def _upper_bound(
     bound = []
     for unit, column in sorted(units.items()):
         text = f"ridge on {len(predictor.concepts)} concepts, penalty {penalty[column]:g}"
-        bound.append(Row(CEILING, Explanation(unit, ((text, 1.0),)), column, "ok" if active[column] else "inactive"))
+        status = "broken" if column in recorded.broken else "ok" if active[column] else "inactive"
+        bound.append(Row(CEILING, Explanation(unit, ((text, 1.0),)), column, status))
     columns = torch.tensor([row.column for row in bound if row.status == "ok"], dtype=torch.long)
     return MethodRows(predictor.layer, bound, predictor.units(columns))

@@ -33,10 +33,10 @@ def scored(method, values, layer="layer4", judge="siglip", target="net"):
 
 
 def test_means_and_errors_are_over_the_units_that_could_be_scored():
-    (row,) = leaderboard(scored("le_clip", [0.1, 0.2, 0.6, "inactive", "unjudged", "unjudged", "no_effect"]))
+    (row,) = leaderboard(scored("le_clip", [0.1, 0.2, 0.6, "inactive", "unjudged", "unjudged", "no_effect", "broken"]))
     assert row.mean == pytest.approx(0.3)
     assert row.sem == pytest.approx(math.sqrt(((0.2**2) + 0.1**2 + 0.3**2) / 2 / 3))
-    assert (row.n_units, row.n_inactive, row.n_unjudged, row.n_no_effect) == (3, 1, 2, 1)
+    assert (row.n_units, row.n_inactive, row.n_unjudged, row.n_no_effect, row.n_broken) == (3, 1, 2, 1, 1)
 
 
 def test_one_unit_has_no_error_and_none_has_no_mean():

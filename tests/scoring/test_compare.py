@@ -47,6 +47,15 @@ def test_methods_are_compared_on_the_units_scored_for_both():
     assert above.n_units == 39 and 0 < above.low < above.diff < above.high
 
 
+def test_units_without_a_score_are_compared_with_nothing():
+    """A number in a row that says it has none does not count, whatever the status is called."""
+    statuses = ("inactive", "unjudged", "broken", "no_effect")
+    bad = [row("a", 2 + k, 9.0, status) for k, status in enumerate(statuses)]
+    scores = [row("a", 0, 0.5), row("a", 1, 0.3), *bad, *(row("b", k, 0.1) for k in range(6))]
+    (one,) = compare(scores)
+    assert one.n_units == 2 and math.isclose(one.diff, 0.3)
+
+
 def test_layers_are_compared_apart_and_only_where_something_is_shared():
     scores = [*rows("a", [0.1, 0.2]), *rows("b", [0.3, 0.1], layer="layer3"), *rows("b", [math.nan, math.nan])]
     assert compare(scores) == []

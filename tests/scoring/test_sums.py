@@ -84,3 +84,9 @@ def test_a_unit_that_never_changes_is_inactive(world, trainer):
     still = replace(layer, values=torch.zeros_like(layer.values))
     found = score((probe, judge, still, scores), {"m": parts("a", "b")}, trainer=trainer)
     assert {one.status for one in found} == {"inactive"}
+
+
+def test_a_unit_is_broken_as_its_parts_are(world, trainer):
+    probe, judge, layer, scores = world
+    found = score((probe, judge, replace(layer, broken=(0,)), scores), {"m": parts("a", "b")}, trainer=trainer)
+    assert {(one.method, one.status) for one in found} == {("m", "broken"), ("m-parts", "broken")}

@@ -44,11 +44,13 @@ def test_scores_are_read_back_exactly(tmp_path):
 
 
 def test_leaderboards_and_comparisons_have_the_columns_of_the_command_line(tmp_path):
-    row = LeaderboardRow("net", "layer4", "avg", "le_clip", "correlation", 0.25, NAN, 1, 2, 3, 4, "siglip", "a/test:9")
+    row = LeaderboardRow(
+        "net", "layer4", "avg", "le_clip", "correlation", 0.25, NAN, 1, 2, 3, 4, "siglip", "a/test:9", 5
+    )
     path = write_records(tmp_path / "leaderboard.csv", LeaderboardRow, [row])
     assert path.read_text() == (
-        "target,layer,pool,method,score,mean,sem,n_units,n_inactive,n_unjudged,n_no_effect,judge,images\n"
-        "net,layer4,avg,le_clip,correlation,0.25,,1,2,3,4,siglip,a/test:9\n"
+        "target,layer,pool,method,score,mean,sem,n_units,n_inactive,n_unjudged,n_no_effect,judge,images,n_broken\n"
+        "net,layer4,avg,le_clip,correlation,0.25,,1,2,3,4,siglip,a/test:9,5\n"
     )
     (back,) = read_records(path, LeaderboardRow)
     assert math.isnan(back.sem) and (back.mean, back.n_no_effect) == (0.25, 4)

@@ -128,8 +128,8 @@ class Ablation(TableOptions):
                 explanations' own concepts by default.
 
         Raises:
-            UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas; activations that
-                are not finite; a network without class head; labels that are missing or of other classes.
+            UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas; a network without
+                class head; labels that are missing or of other classes.
         """
         # What a part of a unit would do to the network, were it another, nobody knows.
         explained = {
