@@ -7,11 +7,14 @@ from typing import Any
 
 from lightning import Trainer
 
+from neuronx.store.processes import start
+
 
 def make(**options: Any) -> Trainer:
     """A `lightning.Trainer` for one automatically chosen device, without logs, checkpoints or summaries.
 
-    Progress bars show on a terminal only. Samplers are neuronx's own, since Lightning's pad under DDP.
+    Progress bars show on a terminal only. Samplers are neuronx's own, since Lightning's pad under DDP. The other
+    processes of a trainer with several devices start at once, so that all of them see the store as the first one does.
 
     Args:
         options: Any arguments of `lightning.Trainer`; they win over the defaults.
@@ -31,4 +34,6 @@ def make(**options: Any) -> Trainer:
         "enable_progress_bar": sys.stderr.isatty(),
         "use_distributed_sampler": False,
     }
-    return Trainer(**(defaults | options))
+    runner = Trainer(**(defaults | options))
+    start(runner)
+    return runner

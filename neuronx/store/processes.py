@@ -60,17 +60,18 @@ def start(runner: "Trainer") -> None:
     From then on all end within 20 seconds when one is lost, or gets SIGTERM.
     """
     from lightning.pytorch.strategies import DDPStrategy
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
     from torch import distributed
 
     strategy = runner.strategy
     if runner.world_size == 1 or not isinstance(strategy, DDPStrategy) or distributed.is_initialized():
         return
-    if strategy.launcher is None:
+    if strategy.launcher is None:  # one of the others, or started by torchrun
         strategy.setup_environment()
-    elif strategy.launcher.is_interactive_compatible:  # forks or spawns for each pass, and starts nothing before
-        return
-    else:
+    elif isinstance(strategy.launcher, _SubprocessScriptLauncher):
         strategy.launcher.launch(strategy.setup_environment, trainer=runner)
+    else:  # forks for each pass, and starts nothing before
+        return
     _end_together(of_another=strategy.local_rank > 0)
 
 

@@ -28,7 +28,7 @@ from neuronx.recording.exemplars import find_exemplars
 from neuronx.store.atomic import write_atomic
 from neuronx.store.cache import entry, read_or_build
 from neuronx.store.checkpoints import find
-from neuronx.store.processes import on_first
+from neuronx.store.processes import on_first, start
 from neuronx.tables.csv import read_csv, write_csv
 from neuronx.targets.target import Target
 from neuronx.types import Cell, Plain, TrainerFactory
@@ -180,6 +180,7 @@ def model_folder(key: str, trainer: TrainerFactory) -> Path:
         key: Of `MODELS`.
         trainer: Makes the trainers that run the network.
     """
+    start(trainer())
     model = MODELS[key]
     rules: dict[str, Plain] = {"version": VERSION, "k": K, "quantile": QUANTILE, "rates": RATES_FROM}
     place = entry("embedded_milannotations", {"model": key, **model.facts, **rules})
