@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["target=shapes_resnet", "layers=layer4", "units=0:6", "data.size=200", "logger=[csv]", "trainer=cpu",
-         "explain=[le_clip,net_dissect,compositional,milan,pure]", "sim=[correlation,ablation]"]  # fmt: skip
+         "explain=[le_clip,net_dissect,compositional,milan,pure]", "sim=[correlation]"]  # fmt: skip
 
 
 def evaluate(folder: Path, name: str) -> tuple[bytes, str]:
@@ -34,7 +34,7 @@ def test_whatever_is_damaged_is_made_anew(tmp_path):
     entries = [folder for folder in (tmp_path / "store").glob("*/*") if folder.is_dir()]
     assert {folder.parent.name for folder in entries} >= {
         "recordings", "exemplars", "texts", "tallies", "formulas", "milan-features", "milan-captions", "circuits",
-        "circuit-features", "gates", "effects",
+        "circuit-features",
     }  # fmt: skip
     for how in ("cut", "flipped", "emptied"):
         for manifests in (True, False):
