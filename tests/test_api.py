@@ -1,9 +1,14 @@
 """From Python: methods that need masks, and both ways to score."""
 
 import pytest
+import torch
+from torch import nn
 
 import neuronx
+from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
+from neuronx.scoring.correlation import Correlation
+from neuronx.tables.scores import read_scores
 from neuronx.types import Explanation, Unit
 from neuronx.world.networks import load
 from neuronx.world.pictures.probe import ShapesProbe
@@ -32,6 +37,64 @@ def test_an_unknown_way_to_score_names_those_there_are(job):
         neuronx.score([Explanation(Unit("layer4", 0), (("red", 1.0),))], *job, sim="ablate")
 
 
-def test_public_names_exist():
-    for name in (*neuronx.__all__, "milannotations"):
-        assert getattr(neuronx, name) is not None
+@pytest.fixture(scope="module")
+def study(trainer):
+    pictures = torch.randint(0, 256, (120, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = [i % 3 for i in range(120)]
+    for row, label in enumerate(labels):  # a class is a colour
+        pictures[row, label] = 255
+    images = neuronx.probe_of(pictures, labels=labels, class_names=["red", "green", "blue"])
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    return neuronx.study(network, images, layer="1", transform=None, trainer=trainer)
+
+
+def test_a_study_goes_from_network_to_files(study, tmp_path):
+    explanations = study.explain("le_label", max_length=1)
+    assert [explanation.unit.index for explanation in explanations] == [0, 1, 2, 3]
+    assert all(len(explanation.terms) <= 1 and explanation.made_by == ("le_label",) for explanation in explanations)
+    scores = study.score(ceiling=False)
+    assert {score.method for score in scores} == {"le_label", "random-le_label", "shuffled-le_label"}
+    assert study.leaderboard()[0].method == "le_label" and study.leaderboard()[0].mean > 0.5
+    study.save(tmp_path / "run")
+    assert read_scores(tmp_path / "run/scores.csv") == list(scores)
+    assert neuronx.read_explanations(tmp_path / "run/explanations/Sequential_1_le_label.csv") == list(explanations)
+    assert {"leaderboard.csv", "scores.html", "run.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    study.explain("le_label")
+    assert not study.scores, "scores of explanations that were replaced are dropped"
+
+
+def test_words_of_the_users_own_are_scored(study):
+    said = {0: "red", "1:1": "green OR blue"}
+    mine = [score for score in study.score(said, ceiling=False) if score.method == "yours"]
+    assert [(score.unit.index, score.explanation) for score in mine] == [(0, "red"), (1, "green OR blue")]
+    (alone,) = [score for score in study.score("red", unit=0, ceiling=False) if score.method == "yours"]
+    assert alone.value == mine[0].value
+    with pytest.raises(UserError, match=r"no word of the judge labels `gren`. Nearest: green"):
+        study.score("gren", unit=1)
+
+
+def test_results_are_tables_everywhere(study):
+    explanations = study.explain("le_label", max_length=1)
+    assert str(explanations).splitlines()[0] == "layer 1" and "explanation" in repr(explanations).splitlines()[1]
+    frame = explanations.frame()
+    assert list(frame.columns)[:4] == ["layer", "unit", "part", "explanation"] and len(frame) == 4
+    assert explanations._repr_html_().count("<tr>") == 5
+    assert study.score().frame()["value"].dtype == float
+
+
+def test_a_unit_is_looked_at(study):
+    exemplars = study.exemplars(2, k=4)
+    peaks = exemplars.frame()["peak"].tolist()
+    assert len(peaks) == 4 and peaks == sorted(peaks, reverse=True)
+    assert exemplars.picture.width > 100 and "data:image/png" in exemplars._repr_html_()
+
+
+def test_an_own_judge_may_not_judge_what_it_made(study):
+    class Mine(LabelConcepts):
+        encoders = ("abc",)
+
+    said = [Explanation(Unit("1", 0), (("red", 1.0),), made_by=("mine", "abc"))]
+    with pytest.raises(UserError, match="The judge labels has made the explanations of mine"):
+        study.score(said, judge=Mine())
+    assert study.score(said, judge=LabelConcepts(), sim=Correlation(ceiling=False))

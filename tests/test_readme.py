@@ -39,11 +39,13 @@ def test_every_train_command_composes(arguments):
         chosen_task(compose("train", overrides=[out for one in arguments for out in rewrite(one)]))
 
 
-def test_the_python_example_runs(capsys):
+def test_the_python_example_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert "LeaderboardRow" in printed and "correlation" in printed
+    assert "score correlation" in printed and "shuffled-le_label" in printed and "cat OR car" in printed
+    assert (tmp_path / "results/mine/leaderboard.csv").exists()
 
 
 def test_there_are_commands_to_test():
