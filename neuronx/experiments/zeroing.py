@@ -5,13 +5,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuronx.errors import UserError
 from neuronx.metrics.bootstrap import interval
 from neuronx.recording.forward_pass import predict
+from neuronx.scoring.ablation.losses import total_of
 from neuronx.targets.replay import Tail, class_logits
 from neuronx.types import TrainerFactory, Unit
 
@@ -56,8 +56,9 @@ def right_without(
     for places in _alike(target, sets):
         some = [sets[place] for place in places]
         task = _Zeroing(target, probe, rows, _masks(target, some), len(some))
-        predict(task, trainer())
-        right[places] = task.right
+        runner = trainer()
+        predict(task, runner)
+        right[places] = total_of(task.right, runner)  # each image was seen by one process
     return right
 
 
@@ -94,10 +95,8 @@ def intervals(differences: Tensor, seed: int = 0) -> Tensor:
     return torch.tensor([interval(one.numpy(), seed=seed) for one in differences], dtype=torch.float64)
 
 
-class _Zeroing(LightningModule):
+class _Zeroing:
     def __init__(self, target: "Target", probe: "Probe", rows: Tensor, masks: dict[str, Tensor], sets: int) -> None:
-        super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = target.module
         self.target, self.probe, self.rows, self.masks, self.sets = target, probe, rows, masks, sets
         self.tail = Tail(target, next(iter(masks))) if len(masks) == 1 else None
@@ -105,23 +104,21 @@ class _Zeroing(LightningModule):
         self.calls: dict[str, int] = {}
         self.right = torch.zeros(sets, len(rows), dtype=torch.bool)
 
-    def predict_dataloader(self) -> DataLoader:
-        """The batches of this process."""
-        return self.probe.loader(
-            self.target.transform, self.rows, rank=self.trainer.global_rank, world=self.trainer.world_size
-        )
+    def batches(self, rank: int, world: int) -> DataLoader:
+        """Those of one process."""
+        return self.probe.loader(self.target.transform, self.rows, rank=rank, world=world)
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Asks the network about one batch of (images (B, ...), rows (B,)), set by set; returns the rows."""
+    def run(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Asks the network about one batch of (images (B, ...), rows (B,)), set by set."""
         images, rows = batch
         assert self.probe.labels is not None
-        place, y = self.place[rows.cpu()], self.probe.labels[rows.cpu()].to(self.device)
+        place, y = self.place[rows.cpu()], self.probe.labels[rows.cpu()].to(images.device)
         if self.tail is not None:
             self.tail.load(images)
             mask = next(iter(self.masks.values()))
             step = max(1, COPIES_BYTES // max(1, self.tail.output.nbytes))
             for start in range(0, self.sets, step):
-                part = mask[start : start + step].to(self.device)
+                part = mask[start : start + step].to(images.device)
                 logits = self.tail.run(len(part), _silence(part)).unflatten(0, (len(part), len(y)))
                 self.right[start : start + step, place] = (logits.argmax(-1) == y).cpu()
         else:
@@ -130,19 +127,13 @@ class _Zeroing(LightningModule):
                 with ExitStack() as stack:
                     for layer, mask in self.masks.items():
                         if not mask[number].all():
-                            change = _silence(mask[number, None].to(self.device))
+                            change = _silence(mask[number, None].to(images.device))
                             stack.enter_context(self.target.edit(layer, change, self.calls[layer]))
                     logits = class_logits(self.target, self.network(images))
                 self.right[number, place] = (logits.argmax(-1) == y).cpu()
-        if self.trainer.received_sigterm:
-            raise SystemExit(143)
-        return rows
 
-    def on_predict_epoch_end(self) -> None:
-        """Brings together what the processes found; each image was seen by one of them."""
-        if self.trainer.world_size > 1:
-            total = self.trainer.strategy.reduce(self.right.float().to(self.device), reduce_op="sum")
-            self.right = total.cpu() > 0
+    def save(self) -> None:
+        """Nothing is kept of an interrupted pass."""
 
 
 def _silence(mask: Tensor) -> Callable[[Tensor], None]:

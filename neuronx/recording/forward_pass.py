@@ -138,7 +138,7 @@ def collect(
     predict(_Outputs(untouched(target, runner), probe, collectors, rows, batch_size), runner)
 
 
-def predict(work: Work | LightningModule, runner: Trainer, fast_layout: bool = True) -> None:
+def predict(work: Work, runner: Trainer, fast_layout: bool = True) -> None:
     """Runs a pass.
 
     Args:
@@ -146,11 +146,10 @@ def predict(work: Work | LightningModule, runner: Trainer, fast_layout: bool = T
         runner: The trainer.
         fast_layout: On a CPU, convolutions run channels last; False leaves them, and their rounding, as they are.
     """
-    module: Any = work if isinstance(work, LightningModule) else ForwardPass(work)
-    with warnings.catch_warnings(), _fast_layout(module.network, runner) if fast_layout else nullcontext():
+    with warnings.catch_warnings(), _fast_layout(work.network, runner) if fast_layout else nullcontext():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Total length of `DataLoader`.*")
-        runner.predict(module, return_predictions=False)
+        runner.predict(ForwardPass(work), return_predictions=False)
 
 
 class ForwardPass(LightningModule):

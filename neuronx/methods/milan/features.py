@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -281,7 +281,7 @@ def written(
     return texts
 
 
-class _Blocks(LightningModule):
+class _Blocks:
     """Makes the content of some files, each process its share, and writes each into the store.
 
     Args:
@@ -298,24 +298,21 @@ class _Blocks(LightningModule):
         data: Callable[[int], Any],
         content: Callable[[int, Any], bytes],
     ) -> None:
-        super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = network
         self.files, self.data, self.content = files, data, content
 
-    def predict_dataloader(self) -> DataLoader:
-        """The files of this process."""
-        share = range(len(self.files))[self.trainer.global_rank :: self.trainer.world_size]
-        return DataLoader(_Numbered(share, self.data), batch_size=None)
+    def batches(self, rank: int, world: int) -> DataLoader:
+        """The files of one process."""
+        return DataLoader(_Numbered(range(len(self.files))[rank::world], self.data), batch_size=None)
 
-    def predict_step(self, batch: tuple[int, Any], _: int) -> int:
-        """Writes a file; returns its number."""
+    def run(self, batch: tuple[int, Any]) -> None:
+        """Writes a file."""
         number, data = batch
         place, name = self.files[number]
         place.write(name, self.content(number, data))
-        if self.trainer.received_sigterm:
-            raise SystemExit(143)
-        return number
+
+    def save(self) -> None:
+        """Every file is written at once."""
 
 
 class _Numbered(Dataset):

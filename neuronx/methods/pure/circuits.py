@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from lightning import LightningModule
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -156,7 +155,7 @@ def circuit_vectors(
         of = identity(target, attribution.lower, probe, runner) | {"reads": attribution.reads}
         kept = on_first(lambda: collection("circuit-features", of, target=target.name))
         pairs = torch.stack([rows[missing], units[missing]], 1).unique(dim=0)
-        work = _Pass(target, attribution, probe, pairs, place, _Features(kept), batch_size or PAIRS)
+        work = _Vectors(target, attribution, probe, pairs, place, _Features(kept), batch_size or PAIRS)
         # Another rounding switches a few ReLUs near zero, which vectors show at 1e-4; and backwards it is no faster.
         predict(work, runner, fast_layout=False)
     runner.strategy.barrier()
@@ -223,7 +222,7 @@ class _Features:
             self.place.write(f"image-{row:08d}.safetensors", data)
 
 
-class _Pass(LightningModule):
+class _Vectors:
     """Computes the vectors of all pairs of each image."""
 
     def __init__(
@@ -236,43 +235,41 @@ class _Pass(LightningModule):
         features: _Features,
         batch_size: int,
     ) -> None:
-        super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = target.module
         self.target, self.attribution, self.probe, self.pairs = target, attribution, probe, pairs
         self.place, self.kept, self.batch_size = place, features, batch_size
         self.waiting: list[tuple[Tensor, Tensor]] = []
         self.written = time.monotonic()
 
-    def predict_dataloader(self) -> DataLoader:
-        """The images of this process, and their inputs where their features are not in the store."""
+    def batches(self, rank: int, world: int) -> DataLoader:
+        """The images of one process, and their inputs where their features are not in the store."""
         rows = self.pairs[:, 0].unique()
         # Which images are a process's own does not depend on what the others have made meanwhile.
-        own = rows[rows % self.trainer.world_size == self.trainer.global_rank]
+        own = rows[rows % world == rank]
         pictures = self.probe.loader(self.target.transform).dataset
-        batches = Batches(own, self.probe.batch_size)
+        sampler = Batches(own, self.probe.batch_size)
         data = _Missing(pictures, self.kept)
-        return DataLoader(data, sampler=batches, batch_size=None, num_workers=self.probe.num_workers)
+        return DataLoader(data, sampler=sampler, batch_size=None, num_workers=self.probe.num_workers)
 
-    def predict_step(self, batch: tuple[Tensor, list[list[Tensor]], Any], _: int) -> Tensor:
-        """Makes and writes the vectors of all pairs of some images; returns the images' rows."""
+    def run(self, batch: tuple[Tensor, list[list[Tensor]], Any]) -> None:
+        """Makes the vectors of all pairs of some images."""
         with torch.inference_mode(False), torch.enable_grad():
-            return self._make(batch[0].cpu(), self._features(*batch))
+            self._make(batch[0].cpu(), self._features(*batch))
 
-    def _make(self, rows: Tensor, features: list[Tensor]) -> Tensor:
+    def _make(self, rows: Tensor, features: list[Tensor]) -> None:
         own = self.pairs[torch.isin(self.pairs[:, 0], rows)]
         for pairs in own.split(self.batch_size):
-            at = torch.searchsorted(rows, pairs[:, 0].contiguous()).to(self.device)
-            found = self.attribution.relevance(features, at, pairs[:, 1].to(self.device))
+            at = torch.searchsorted(rows, pairs[:, 0].contiguous()).to(self._device)
+            found = self.attribution.relevance(features, at, pairs[:, 1].to(self._device))
             self.waiting.append((pairs, found.detach().cpu()))
-            late = time.monotonic() - self.written >= SAVE_SECONDS or self.trainer.received_sigterm
+            # The pairs of one batch of images may take long.
+            late = time.monotonic() - self.written >= SAVE_SECONDS
             if late or len(self.waiting) * self.batch_size >= BLOCK:
-                self._write()
-        return rows
+                self.save()
 
-    def on_predict_end(self) -> None:
-        """Writes what is still in memory."""
-        self._write()
+    @property
+    def _device(self) -> torch.device:
+        return next((weight.device for weight in self.network.parameters()), torch.device("cpu"))
 
     def _features(self, rows: Tensor, known: list[list[Tensor]], inputs: Any) -> list[Tensor]:
         """The features of a batch of images, those that were not in the store made and kept."""
@@ -282,15 +279,14 @@ class _Pass(LightningModule):
         for row, features, before in zip(rows.tolist(), found, known, strict=True):
             if not before:
                 self.kept.write(row, features)
-        return [torch.stack(parts).to(self.device) for parts in zip(*found, strict=True)]
+        return [torch.stack(parts).to(self._device) for parts in zip(*found, strict=True)]
 
-    def _write(self) -> None:
+    def save(self) -> None:
+        """Writes the vectors that are in memory."""
         if self.waiting:
             pairs, vectors = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
             write_pairs(self.place, pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), vectors)
             self.waiting, self.written = [], time.monotonic()
-        if self.trainer.received_sigterm:
-            raise SystemExit(143)
 
 
 class _Missing(Dataset):

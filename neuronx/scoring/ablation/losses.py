@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
@@ -182,7 +182,7 @@ def writer(combine: str, pool: str, prefix: int, units: Tensor, amounts: Tensor,
     return change
 
 
-class Losses(LightningModule):
+class Losses:
     """Cross entropy of images with units at other amounts: `losses(runner, ...)`, then read the attributes.
 
     Attributes:
@@ -225,8 +225,6 @@ class Losses(LightningModule):
             answers: Whether to fill `still_right`.
             batch_size: Images at a time; the probe's own by default.
         """
-        super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = target.module
         self.target, self.probe, self.pool, self.rows = target, probe, pool, rows
         self.labels, self.units, self.amounts = labels, units, amounts
@@ -240,20 +238,14 @@ class Losses(LightningModule):
         self.intact, self.right = torch.zeros(N), torch.zeros(N, dtype=torch.bool)
         self.partial = True
 
-    def predict_dataloader(self) -> DataLoader:
-        """The batches of this process."""
-        return self.probe.loader(
-            self.target.transform,
-            self.rows,
-            batch_size=self.batch_size,
-            rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
-        )
+    def batches(self, rank: int, world: int) -> DataLoader:
+        """Those of one process."""
+        return self.probe.loader(self.target.transform, self.rows, batch_size=self.batch_size, rank=rank, world=world)
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Replaces all units, one batch of (images (B, ...), rows (B,)); returns the rows."""
+    def run(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Replaces all units, one batch of (images (B, ...), rows (B,))."""
         images, rows = batch
-        place, y, tail = self.place[rows.cpu()], self.labels[rows.cpu()].to(self.device), self.tail
+        place, y, tail = self.place[rows.cpu()], self.labels[rows.cpu()].to(images.device), self.tail
         tail.load(images)
         z = pooled(tail.output, self.pool, self.target.prefix_tokens or 0)
         self.intact[place], self.right[place] = self._judge(tail.logits, y)
@@ -269,9 +261,9 @@ class Losses(LightningModule):
             if self.answers:
                 self.still_right[j[:, None], k[:, None], place] = right
         self.partial = self.partial and tail.partial
-        if self.trainer.received_sigterm:
-            raise SystemExit(143)
-        return rows
+
+    def save(self) -> None:
+        """Nothing is kept of an interrupted pass."""
 
     def gather(self, runner: Trainer) -> None:
         """Brings together what the processes found; each image was seen by one of them.
