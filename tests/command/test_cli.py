@@ -97,3 +97,22 @@ def test_help_is_quick_and_names_the_choices(own_cache):
     assert done.returncode == 0
     for word in ("le_label", "clip_dissect", "shapes_resnet", "imagenet_val", "show=layers"):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "methods"),
+    [
+        ([], ["le_label", "le_clip", "clip_dissect", "net_dissect", "milan"]),
+        (["explain=[net_dissect,le_label]"], ["net_dissect", "le_label"]),
+        (["explain=[]"], []),
+        (["explanations=their.csv"], []),
+        (["explanations=their.csv", "explain=net_dissect"], ["net_dissect"]),
+        (["explain=net_dissect", "++explain.le_label.search=top"], ["net_dissect"]),
+    ],
+)
+def test_files_are_scored_alone_unless_methods_are_typed_too(monkeypatch, typed, methods):
+    from hydra import compose, initialize_config_module
+
+    monkeypatch.setattr(cli, "typed", lambda key: any(item.startswith(f"{key}=") for item in typed))
+    with initialize_config_module("neuronx.configs", version_base="1.3"):
+        assert list(cli.methods(compose("evaluate", overrides=typed))) == methods

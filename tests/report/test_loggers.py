@@ -9,7 +9,7 @@ from PIL import Image
 
 from neuronx.errors import UserError
 from neuronx.report.evaluation import Evaluation
-from neuronx.report.loggers import CsvLog, WandbLog
+from neuronx.report.loggers import CsvLog, WandbLog, by_key, found_pictures
 from neuronx.types import Score, Unit
 
 
@@ -130,3 +130,71 @@ def test_the_lightning_logger_of_wandb_is_offline_too(tmp_path, no_network):
     logger.log_metrics({"loss": 0.5}, step=1)
     wandb.finish()
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+class Run:
+    """A run of W&B that keeps what it is given."""
+
+    def __init__(self):
+        self.summary, self.logged, self.finished = {}, [], False
+
+    def log(self, content):
+        self.logged.append(content)
+
+    def finish(self):
+        self.finished = True
+
+
+@pytest.mark.parametrize(
+    ("mode", "works", "tried"),
+    [
+        ("online", "online", ["online"]),
+        ("online", "offline", ["online", "offline"]),
+        ("online", "disabled", ["online", "offline", "disabled"]),
+        ("offline", "disabled", ["offline", "disabled"]),
+        ("disabled", "disabled", ["disabled"]),
+    ],
+)
+def test_a_mode_that_cannot_be_had_gives_way_to_a_humbler_one(
+    tmp_path, evaluation, caplog, monkeypatch, mode, works, tried
+):
+    modes, run = [], Run()
+
+    def init(**options):
+        modes.append(options["mode"])
+        if options["mode"] != works:
+            raise RuntimeError("out of order")
+        return run
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setattr("neuronx.report.loggers._has_key", lambda: True)
+    WandbLog(mode=mode).log(evaluation, tmp_path)
+    assert modes == tried and run.finished and "left out" not in caplog.text
+    assert run.summary["score/correlation/net/fc/le_clip"] == pytest.approx(4 / 9)
+    assert caplog.text.count("cannot be used") == len(tried) - 1
+
+
+def test_a_run_ends_well_without_any_mode(tmp_path, evaluation, caplog, monkeypatch):
+    def init(**options):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr("wandb.init", init)
+    WandbLog().log(evaluation, tmp_path)
+    assert "W&B was left out" in caplog.text
+
+
+def test_which_pictures_are_sent_and_how_many(tmp_path, monkeypatch):
+    for place in ("pictures/net/a.png", "pictures/net_a.png", "other.png", "wandb/own.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    assert list(found_pictures(tmp_path)) == ["pictures/other.png", "pictures/net_a.png", "pictures/net/a.png"]
+    monkeypatch.setattr("neuronx.report.loggers.PICTURES", 2)
+    assert list(found_pictures(tmp_path)) == ["pictures/other.png", "pictures/net_a.png"]
+
+
+def test_only_scored_units_are_counted_in_histograms(evaluation):
+    values = by_key(evaluation.scores)
+    assert {key: len(of_method) for key, of_method in values.items()} == {
+        "histogram/correlation/net/fc/le_clip/judge": 9,
+        "histogram/correlation/net/fc/shuffled-le_clip/judge": 9,
+    }
