@@ -11,7 +11,6 @@ from benchmarks.ablation_plain import plain
 from neuronx.recording.trainer import make
 from neuronx.scoring.ablation.ablation import Ablation, LayerAblation
 from neuronx.scoring.ablation.curves import LinearLossChange
-from neuronx.scoring.ablation.losses import LinearHead
 from neuronx.scoring.predictors import WeightedConcepts
 
 UNITS, CLASSES, VAL, TEST, CONCEPTS, TERMS = 2048, 1000, 1000, 2000, 400, 4
@@ -38,7 +37,7 @@ def report() -> list[dict]:
     runner = make(accelerator="cpu", enable_progress_bar=False)
 
     def ours(mode: str) -> Tensor:
-        change = LinearLossChange(LinearHead(head.weight.detach()), torch.arange(UNITS), logits, labels, TEMPERATURE)
+        change = LinearLossChange(head.weight.detach(), torch.arange(UNITS), logits, labels, TEMPERATURE)
         layer = LayerAblation([predictor], scores, torch.arange(UNITS), z, VAL, change, Ablation(modes=(mode,)))
         return layer.scores(runner)[mode][0][0]
 

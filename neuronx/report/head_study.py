@@ -83,24 +83,22 @@ def study_head(
             "its last linear layer, and the pooling between them."
         )
     names = target.class_names or probe.class_names
-    if len(names) != len(head.weight):
-        raise UserError(
-            f"{target.name} has {len(head.weight)} outputs and {len(names)} class names; give one for each."
-        )
+    if len(names) != len(head):
+        raise UserError(f"{target.name} has {len(head)} outputs and {len(names)} class names; give one for each.")
     recorded = record(target, probe, trainer, layers={layer: pool, "": "none"})
     rows = probe.split("test") if rows is None else rows
     values, logits = recorded[layer].values[rows], recorded[""].values[rows]
-    bias = (logits.double() - values.double() @ head.weight.double().T).mean(0)
+    bias = (logits.double() - values.double() @ head.double().T).mean(0)
     labels = None if probe.labels is None else class_labels(target, probe, recorded[""].values)[rows]
     alignment, named = {}, {}
     for method, explanations in explained.items():
-        said = [""] * head.weight.shape[1]
+        said = [""] * head.shape[1]
         for explanation in explanations:
             if explanation.unit.layer == layer and explanation.unit.part is None:
                 said[explanation.unit.index] = description(explanation)
         similar = similarity_by_name(said, names) if embed is None else similarity_of_texts(embed, said, names)
-        alignment[method] = align_weights(head.weight, similar, said, names)
-        named[method] = name_by_unit(head.weight, bias, values, similar, said, names, labels)
+        alignment[method] = align_weights(head, similar, said, names)
+        named[method] = name_by_unit(head, bias, values, similar, said, names, labels)
     return HeadStudy(target.name, layer, alignment, named)
 
 

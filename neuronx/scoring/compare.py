@@ -57,8 +57,8 @@ def compare(scores: Sequence[Score], seed: int = 0) -> list[Comparison]:
         seed: Of the bootstrap.
     """
     first: dict[str, str] = {}
-    for one in scores:
-        first.setdefault(one.score, one.judge)
+    for row in scores:
+        first.setdefault(row.score, row.judge)
     compared: list[Comparison] = []
     for (target, layer, score, judge), board in _boards(scores).items():
         if judge != first[score]:
@@ -76,22 +76,22 @@ def compare(scores: Sequence[Score], seed: int = 0) -> list[Comparison]:
 def agreement(scores: Sequence[Score]) -> list[Agreement]:
     """Compares every two judges: on the units of each method, then on the order of the methods, layer by layer."""
     boards = _boards(scores)
-    found: list[Agreement] = []
+    agreements: list[Agreement] = []
     for target, layer, score in dict.fromkeys(key[:3] for key in boards):
         judges = [key[3] for key in boards if key[:3] == (target, layer, score)]
         for pair in itertools.combinations(judges, 2):
-            one, other = (boards[target, layer, score, judge] for judge in pair)
-            methods = [method for method in one if is_method(method) and method in other]
+            first, second = (boards[target, layer, score, judge] for judge in pair)
+            methods = [method for method in first if is_method(method) and method in second]
             means: list[tuple[float, float]] = []
             for method in methods:
-                units = sorted(one[method].keys() & other[method].keys())
-                a, b = ([board[method][unit] for unit in units] for board in (one, other))
-                found.append(Agreement(target, layer, score, method, pair, spearman(a, b), len(units)))
+                units = sorted(first[method].keys() & second[method].keys())
+                a, b = ([board[method][unit] for unit in units] for board in (first, second))
+                agreements.append(Agreement(target, layer, score, method, pair, spearman(a, b), len(units)))
                 if units:
                     means.append((mean_and_sem(a)[0], mean_and_sem(b)[0]))
             a, b = ([pair_of_means[k] for pair_of_means in means] for k in (0, 1))
-            found.append(Agreement(target, layer, score, "", pair, spearman(a, b), len(means)))
-    return found
+            agreements.append(Agreement(target, layer, score, "", pair, spearman(a, b), len(means)))
+    return agreements
 
 
 def check_judge(judge: Judge, probe: "Probe", makers: Iterable[Sequence[str]] = ()) -> None:
@@ -121,9 +121,9 @@ def check_judge(judge: Judge, probe: "Probe", makers: Iterable[Sequence[str]] = 
 def _boards(scores: Sequence[Score]) -> dict[tuple[str, str, str, str], Board]:
     """(target, layer, score, judge) -> what was scored there."""
     boards: dict[tuple[str, str, str, str], Board] = {}
-    for one in scores:
-        board = boards.setdefault((one.target, one.unit.layer, one.score, one.judge), {})
-        units = board.setdefault(one.method, {})
-        if one.status == "ok":
-            units[one.unit] = one.value
+    for row in scores:
+        board = boards.setdefault((row.target, row.unit.layer, row.score, row.judge), {})
+        units = board.setdefault(row.method, {})
+        if row.status == "ok":
+            units[row.unit] = row.value
     return boards

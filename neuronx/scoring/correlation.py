@@ -41,16 +41,9 @@ class Correlation(TableOptions):
         trainer: TrainerFactory,
         words: Sequence[str] = (),
     ) -> Scores:
-        """Scores the explanations of several methods, of any layers of the target.
+        """Scores explanations of several methods, of any layers of the target, as `Scorer.score` says.
 
-        Args:
-            explained: Method -> its explanations.
-            target: The network.
-            probe: The images; test images give the scores, train and val fit the upper bound.
-            judge: Decides which concepts an image shows.
-            trainer: Makes trainers.
-            words: The concepts of the random baseline and the upper bound where the judge has no vocabulary; the
-                explanations' own concepts by default.
+        Test images give the scores, train and val fit the upper bound.
 
         Raises:
             UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas.

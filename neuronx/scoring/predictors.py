@@ -5,7 +5,6 @@ All predictions are float64, from the scores that the judge gives to concepts on
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,24 +16,6 @@ from neuronx.types import Activations, Judgement
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 """Of the ridge regression, tried for every unit, in units of the mean variance of a concept."""
-
-
-class Predictor(Protocol):
-    """Predicts K units of one layer."""
-
-    @property
-    def layer(self) -> str:
-        """The layer of the units."""
-        ...
-
-    @property
-    def columns(self) -> Tensor:
-        """(K,) of the units in the layer's activations."""
-        ...
-
-    def predict(self, concepts: Tensor) -> Tensor:
-        """From concept scores (C, B) float64 to predictions (K, B) float64."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -112,6 +93,9 @@ class SumOfParts:
         shares = self.parts.predict(concepts).clamp(min=0) * self.weights.to(concepts)[:, None]
         bias = self.bias.to(concepts)[:, None].expand(-1, concepts.shape[1]).clone()
         return bias.index_add_(0, self.unit.to(concepts.device), shares)
+
+
+Predictor = WeightedConcepts | SumOfParts
 
 
 @dataclass(frozen=True)

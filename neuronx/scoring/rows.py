@@ -130,13 +130,7 @@ class TableOptions:
     ) -> ScoreTable:
         """Lines up explanations, baselines and the upper bound, which is fitted on train and val.
 
-        Args:
-            explained: Method -> its explanations.
-            recorded: Layer -> activations.
-            probe: The images.
-            judge: Decides which concepts an image shows.
-            trainer: Makes trainers.
-            words: The concepts of the random baseline and the upper bound where the judge has no vocabulary.
+        `recorded` has the activations of each layer; the other arguments are those of `Scorer.score`.
 
         Raises:
             UserError: Explanations of an unknown unit, two for one unit, or broken formulas.

@@ -39,7 +39,8 @@ class Stored:
 
 
 def _columns(file: ExplanationFile) -> list[str]:
-    return list(dict.fromkeys(name for one in file.explanations for name, _ in one.notes if name.startswith(STORED)))
+    names = (name for explanation in file.explanations for name, _ in explanation.notes if name.startswith(STORED))
+    return list(dict.fromkeys(names))
 
 
 def _scores(file: ExplanationFile, column: str) -> list[Score]:
@@ -47,16 +48,16 @@ def _scores(file: ExplanationFile, column: str) -> list[Score]:
         Score(
             target=file.target or UNKNOWN,
             pool=UNKNOWN,
-            unit=one.unit,
+            unit=explanation.unit,
             method=file.method,
             score=Stored.name,
-            value=dict(one.notes).get(column, math.nan),
+            value=dict(explanation.notes).get(column, math.nan),
             sem=math.nan,
             n=0,
-            status="ok" if column in dict(one.notes) else "unjudged",
-            explanation=str(one),
+            status="ok" if column in dict(explanation.notes) else "unjudged",
+            explanation=str(explanation),
             judge=column,
             images=UNKNOWN,
         )
-        for one in file.explanations
+        for explanation in file.explanations
     ]

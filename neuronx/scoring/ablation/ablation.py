@@ -15,6 +15,7 @@ from neuronx.metrics.correlation import moments, pearson
 from neuronx.recording.record import record, without_parts
 from neuronx.scoring.ablation.curves import FEWEST, Curves, LinearLossChange, LossChange, Measurement
 from neuronx.scoring.ablation.losses import (
+    Replacement,
     class_labels,
     few_images,
     find_linear_head,
@@ -116,16 +117,9 @@ class Ablation(TableOptions):
         trainer: TrainerFactory,
         words: Sequence[str] = (),
     ) -> Scores:
-        """Scores the explanations of several methods, of any layers of the target.
+        """Scores explanations of several methods, of any layers of the target, as `Scorer.score` says.
 
-        Args:
-            explained: Method -> its explanations.
-            target: The network; its outputs are logits.
-            probe: The images, labelled with the network's classes; test images give the scores, val fits.
-            judge: Decides which concepts an image shows.
-            trainer: Makes trainers.
-            words: The concepts of the random baseline and the upper bound where the judge has no vocabulary; the
-                explanations' own concepts by default.
+        Test images give the scores, val fits; labels count the classes of the network.
 
         Raises:
             UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas; a network without
@@ -161,9 +155,9 @@ class Ablation(TableOptions):
             if head is not None:
                 change: LossChange = LinearLossChange(head, columns, logits[rows], labels[rows], temperature)
             else:
+                how = Replacement(target, probe, layer, pool, labels, temperature, self.combine)
+                change = Measurement(how, runner).measure(columns, z, rows, logits[rows], self.nodes, self.most_nodes)
                 pool = f"{pool}, {self.combine}"
-                measurement = Measurement(target, probe, runner, layer, labels, temperature, self.combine)
-                change = measurement.measure(columns, z, rows, logits[rows], self.nodes, self.most_nodes)
             shown = concepts if len(chosen) == len(everything) else concepts[:, chosen]
             ablation = LayerAblation([method.predictor for method in methods], shown, columns, z, val, change, self)
             found = ablation.scores(runner)

@@ -8,20 +8,15 @@ import hashlib
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import torch
 from lightning import Trainer
 from torch import Tensor
 
-from neuronx.scoring.ablation.losses import LinearHead, Losses, cross_entropy, losses
+from neuronx.scoring.ablation.losses import Replacement, cross_entropy
 from neuronx.store.cache import entry, read_or_make
 from neuronx.targets.identity import transform_digest
 from neuronx.types import Plain
-
-if TYPE_CHECKING:
-    from neuronx.data.probe import Probe
-    from neuronx.targets.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -105,35 +100,9 @@ def measured_curves(changes: Tensor, low: Tensor, high: Tensor) -> Curves:
     return Curves(series(changes), centre, half, torch.zeros(1, 1, dtype=torch.float64, device=changes.device))
 
 
-class LossChange(Protocol):
-    """What the units of one layer do to the loss of the val and test images, in this order.
-
-    Attributes:
-        exact: Whether there are curves for any range.
-        rounding: Mean absolute changes of the loss up to this are none.
-    """
-
-    @property
-    def exact(self) -> bool:
-        """Whether there are curves for any range."""
-        ...
-
-    @property
-    def rounding(self) -> float:
-        """Mean absolute changes of the loss up to this are none."""
-        ...
-
-    def curves(self, units: Tensor, z: Tensor, low: Tensor, high: Tensor) -> Curves:
-        """Of some units (places), from their activations z (K, N) on the device to use.
-
-        `low` and `high` (K,) are the smallest and largest change of the activation that matters.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class LinearLossChange:
-    """Of units whose pooled activations feed the logits linearly.
+    """What units do to the loss whose pooled activations feed the logits linearly: exact for any range.
 
     With p = softmax(logits), raising a unit by x changes the cross entropy by log sum_c p_c exp(x w_c) - x w_y. At
     nodes x that all images share, the exponentials belong to unit and class only, and the sum over classes is a matrix
@@ -141,14 +110,15 @@ class LinearLossChange:
     i pi / (their difference in weight), such that even the worst image is right to six digits of its largest change.
 
     Attributes:
-        head: The weights.
+        head: (C, K of the layer) the weights.
         columns: (K,) the units.
         logits: (N, C).
         labels: (N,).
         temperature: Logits are divided by it.
+        rounding: Mean absolute changes of the loss up to this are none.
     """
 
-    head: LinearHead
+    head: Tensor
     columns: Tensor
     logits: Tensor
     labels: Tensor
@@ -157,10 +127,10 @@ class LinearLossChange:
     rounding: float = 1e-12
 
     def curves(self, units: Tensor, z: Tensor, low: Tensor, high: Tensor) -> Curves:
-        """Of some of the units, places among K, over any range."""
+        """Of some units (places among K) with activations z (K, N), for changes of these between low and high (K,)."""
         device = z.device
         logits, labels, temperature = self.logits, self.labels, self.temperature
-        w = self.head.weight.T[self.columns[units]].double().to(device) / temperature  # (K, C)
+        w = self.head.T[self.columns[units]].double().to(device) / temperature  # (K, C)
         centre, half = (low + high)[:, None] / 2, ((high - low)[:, None] / 2).clamp(min=1e-12)
         distance = float((math.pi / (half[:, 0] * (w.amax(1) - w.amin(1)).clamp(min=1e-300))).min())
         n = min(MOST, max(FEWEST, math.ceil(-math.log(ROUNDING) / math.asinh(distance))))
@@ -183,7 +153,7 @@ class LinearLossChange:
 
 @dataclass(frozen=True)
 class MeasuredLossChange:
-    """Of any units, measured at Chebyshev nodes between two amounts; beyond them curves go on straight.
+    """What any units do to the loss, measured at Chebyshev nodes between two amounts; beyond, curves go on straight.
 
     Attributes:
         changes: (n, K, N) float32 changes of the loss.
@@ -199,32 +169,25 @@ class MeasuredLossChange:
     exact: bool = False
 
     def curves(self, units: Tensor, z: Tensor, low: Tensor, high: Tensor) -> Curves:
-        """Of some of the units, places among K."""
+        """Of some of the units (places among K), whatever the range."""
         some = self.changes[:, units].to(z.device)
         return measured_curves(some, self.low[units].to(z.device), self.high[units].to(z.device))
 
 
+LossChange = LinearLossChange | MeasuredLossChange
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """How changes of the loss are measured where the network has to run.
+    """Measures changes of the loss where the network has to run.
 
     Attributes:
-        target: The network.
-        probe: The images.
+        how: Amounts get into the layer.
         runner: Its `predict` runs the passes.
-        layer: Where the units are.
-        labels: (N of the probe,) what the cross entropy is taken against.
-        temperature: Logits are divided by it.
-        combine: `shift` or `scale`.
     """
 
-    target: "Target"
-    probe: "Probe"
+    how: Replacement
     runner: Trainer
-    layer: str
-    labels: Tensor
-    temperature: float
-    combine: str
 
     def measure(
         self, columns: Tensor, z: Tensor, rows: Tensor, logits: Tensor, count: int | None, most: int
@@ -242,7 +205,7 @@ class Measurement:
         z = z.double()
         spread = MARGIN * (z.amax(1) - z.amin(1))
         low, high = z.amin(1) - spread, z.amax(1) + spread
-        rounding = 2e-7 * float(logits.abs().amax(1).mean()) / self.temperature
+        rounding = 2e-7 * float(logits.abs().amax(1).mean()) / self.how.temperature
 
         def make() -> dict[str, Tensor]:
             n = count or self._enough(columns, z, rows, low, high, most)
@@ -254,19 +217,7 @@ class Measurement:
     def _changes(self, columns: Tensor, rows: Tensor, low: Tensor, high: Tensor, n: int) -> Tensor:
         """(n, K, N) float32 changes of the loss at n nodes."""
         amounts = low + (high - low) * (1 + nodes(n)[:, None]) / 2
-        task = Losses(
-            self.target,
-            self.probe,
-            self.layer,
-            self.target.layers[self.layer],
-            rows,
-            self.labels,
-            columns,
-            amounts,
-            combine=self.combine,
-            temperature=self.temperature,
-        )
-        done = losses(self.runner, task)
+        done = self.how.losses(rows, columns, amounts, self.runner)
         return done.loss.sub_(done.intact)
 
     def _enough(self, columns: Tensor, z: Tensor, rows: Tensor, low: Tensor, high: Tensor, most: int) -> int:
@@ -285,7 +236,7 @@ class Measurement:
             error = float(wrong.abs().sum() / damage.clamp(min=1e-30))
             if error <= ENOUGH or n >= most:
                 break
-        name = f"{self.target.name} {self.layer}"
+        name = f"{self.how.target.name} {self.how.layer}"
         log.info("%s: effects at %d amounts, wrong by %.1g of the damage of the mean", name, n, error)
         return n
 
@@ -293,20 +244,20 @@ class Measurement:
         self, columns: Tensor, rows: Tensor, low: Tensor, high: Tensor, count: int | None, most: int
     ) -> dict[str, Plain]:
         content = hashlib.sha256()
-        for part in (columns, rows, self.labels[rows], low, high):
+        for part in (columns, rows, self.how.labels[rows], low, high):
             content.update(part.contiguous().numpy().tobytes())
-        target = self.target
+        how, target = self.how, self.how.target
         return {
             "target": target.digest,
-            "layer": self.layer,
-            "pool": target.layers[self.layer],
+            "layer": how.layer,
+            "pool": how.pool,
             "prefix": target.prefix_tokens,
             "channels": target.channels,
             "transform": transform_digest(target.transform),
-            "probe": self.probe.fingerprint,
+            "probe": how.probe.fingerprint,
             "content": content.hexdigest(),
-            "temperature": self.temperature,
-            "combine": self.combine,
+            "temperature": how.temperature,
+            "combine": how.combine,
             "nodes": count,
             "most": most,
             "precision": str(self.runner.precision),

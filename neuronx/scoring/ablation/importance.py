@@ -4,7 +4,6 @@ Section 2 and table 1 of Linear Explanations (Oikarinen and Weng, ICML 2024): ex
 top images, yet those carry little of what the unit does.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,15 +13,7 @@ from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.recording.record import record
-from neuronx.scoring.ablation.losses import (
-    Losses,
-    class_labels,
-    few_images,
-    find_linear_head,
-    losses,
-    share_of,
-    total_of,
-)
+from neuronx.scoring.ablation.losses import Replacement, class_labels, few_images, find_linear_head, share_of, total_of
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:
@@ -180,7 +171,7 @@ def importance(
     rows = torch.arange(len(probe)) if rows is None else rows
     found = {}
     for layer, recorded in record(target, probe, trainer).items():
-        felt = effects(target, probe, trainer, layer, rows, temperature=temperature, labels=labels)
+        felt = effects(target, probe, trainer, layer, rows, temperature, labels)
         impact = impacts(felt.intact, felt.right, felt.loss, felt.still_right)
         values = recorded.values[rows][:, felt.units]
         shares, at, curves = importance_of(impact, values, cutoffs)
@@ -228,15 +219,11 @@ def effects(
     probe: "Probe",
     trainer: TrainerFactory,
     layer: str,
-    rows: Tensor | None = None,
-    values: Tensor | float = 0.0,
-    *,
-    units: Sequence[int] | None = None,
+    rows: Tensor,
     temperature: float = 1.0,
     labels: str = "true",
-    batch_size: int | None = None,
 ) -> Effects:
-    """Sets one unit after the other to a value, in every place of its map or every token, and measures the losses.
+    """Sets one unit after the other to 0, in every place of its map or every token, and measures the losses.
 
     Everything else keeps its true value. The result is the same on any number of processes, and on each of them.
 
@@ -244,52 +231,30 @@ def effects(
         target: The network; its outputs are logits (B, classes).
         probe: The images, with labels that count the network's classes.
         trainer: Makes the trainer whose `predict` runs the pass.
-        layer: Any layer, asked for or not.
-        rows: (N,) the images; all by default.
-        values: One number, or (K,) one for each unit.
-        units: Their indices; by default those asked for of the layer, or all of them.
+        layer: The layer.
+        rows: (N,) the images.
         temperature: Logits are divided by it.
         labels: `true`, or `predicted` for the network's own most likely class, where pictures have no labels.
-        batch_size: Images at a time; the probe's own by default.
 
     Raises:
         UserError: An unknown layer, a network without class head, labels that are missing or of other classes.
     """
-    layer = target.canonical(layer)
-    rows = torch.arange(len(probe)) if rows is None else rows
     images = few_images(target, probe)
     (row,) = target.layer_table(images[:1], [layer])
-    width, pool = row.units, "none" if len(row.shape) == 1 else "avg"
+    pool = "none" if len(row.shape) == 1 else "avg"
+    units = torch.tensor(target.units_of(layer, row.units), dtype=torch.int64)
     head = find_linear_head(target, layer, pool, images)
-    wanted = {"": "none"} if head is None else {"": "none", layer: pool}
-    recorded = record(target, probe, trainer, layers=wanted, batch_size=batch_size)
+    recorded = record(target, probe, trainer, layers={"": "none"} if head is None else {"": "none", layer: pool})
     logits = recorded[""].values
     y = class_labels(target, probe, logits, labels)
-    which = torch.tensor(target.units_of(layer, width) if units is None else list(units), dtype=torch.int64)
-    if len(which) and not 0 <= int(which.min()) <= int(which.max()) < width:
-        raise UserError(f"Layer `{layer}` of {target.name} has units 0 to {width - 1}, not {int(which.max())}.")
-    amounts = torch.as_tensor(values, dtype=torch.float32).expand(len(which))
     if head is not None:
-        changes = amounts - recorded[layer].values[rows][:, which]
-        found = _linear_losses(logits[rows], changes, head.weight.T[which], y[rows], temperature, trainer())
-        return Effects(layer, which, rows, *found, "linear")
-    task = Losses(
-        target,
-        probe,
-        layer,
-        pool,
-        rows,
-        y,
-        which,
-        amounts[None],
-        combine="set",
-        temperature=temperature,
-        answers=True,
-        batch_size=batch_size,
-    )
-    done = losses(trainer(), task)
+        changes = -recorded[layer].values[rows][:, units]
+        found = _linear_losses(logits[rows], changes, head.T[units], y[rows], temperature, trainer())
+        return Effects(layer, units, rows, *found, "linear")
+    how = Replacement(target, probe, layer, pool, y, temperature, combine="set", answers=True)
+    done = how.losses(rows, units, torch.zeros(1, len(units)), trainer())
     path = "tail" if done.partial else "network"
-    return Effects(layer, which, rows, done.intact, done.right, done.loss[0], done.still_right[0], path)
+    return Effects(layer, units, rows, done.intact, done.right, done.loss[0], done.still_right[0], path)
 
 
 @torch.no_grad()

@@ -32,17 +32,6 @@ CHUNK_BYTES = 8 * 2**20
 """Of the layer's output, for all copies of a batch that run together."""
 
 
-@dataclass(frozen=True)
-class LinearHead:
-    """Logits are weight @ pooled activations + a constant.
-
-    Attributes:
-        weight: (C, K) float32.
-    """
-
-    weight: Tensor
-
-
 def cross_entropy(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
     """Of each image, in float64: from logits (..., B, C) and labels (B,) to (..., B), natural logarithm."""
     scaled = logits.double() / temperature
@@ -116,8 +105,8 @@ def few_images(target: "Target", probe: "Probe") -> Tensor:
     return images
 
 
-def find_linear_head(target: "Target", layer: str, pool: str, images: Tensor) -> LinearHead | None:
-    """The linear map from a layer's pooled activations to the logits, if there is one.
+def find_linear_head(target: "Target", layer: str, pool: str, images: Tensor) -> Tensor | None:
+    """The weights (C, K) of the linear map from a layer's pooled activations to the logits, if there is one.
 
     It is found by what it does, not by its name: a Linear of the right shape (or none at all, where the layer puts out
     the logits) must give the network's logits on these images, and also when units are raised and lowered.
@@ -139,7 +128,7 @@ def find_linear_head(target: "Target", layer: str, pool: str, images: Tensor) ->
             expected = tail.logits + (raised - z[:, units].T)[..., None] * weight.T[units][:, None]
             change = writer("shift", pool, target.prefix_tokens or 0, units, raised, z)
             if _close(tail.run(len(units), change).view_as(expected), expected):
-                return LinearHead(weight.detach().float().clone())
+                return weight.detach().float().clone()
     return None
 
 
@@ -182,8 +171,40 @@ def writer(combine: str, pool: str, prefix: int, units: Tensor, amounts: Tensor,
     return change
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """How units of one layer take other amounts, and what their loss is taken against.
+
+    Attributes:
+        target: The network.
+        probe: The images.
+        layer: The layer.
+        pool: Its pooling.
+        labels: (N,) of all images of the probe.
+        temperature: Logits are divided by it.
+        combine: One of `COMBINE`.
+        answers: Whether to find out which answers are still right.
+    """
+
+    target: "Target"
+    probe: "Probe"
+    layer: str
+    pool: str
+    labels: Tensor
+    temperature: float
+    combine: str
+    answers: bool = False
+
+    def losses(self, rows: Tensor, units: Tensor, amounts: Tensor, runner: Trainer) -> "Losses":
+        """Runs the pass: images `rows`, all different; units (K,) indices; amounts (n, K) of each."""
+        losses = Losses(self, rows, units, amounts)
+        predict(losses, runner)
+        losses.gather(runner)
+        return losses
+
+
 class Losses:
-    """Cross entropy of images with units at other amounts: `losses(runner, ...)`, then read the attributes.
+    """Cross entropy of images with units at other amounts.
 
     Attributes:
         intact: (N,) float32, of the network as it is.
@@ -193,61 +214,28 @@ class Losses:
         partial: Whether only the network's tail was run.
     """
 
-    def __init__(
-        self,
-        target: "Target",
-        probe: "Probe",
-        layer: str,
-        pool: str,
-        rows: Tensor,
-        labels: Tensor,
-        units: Tensor,
-        amounts: Tensor,
-        *,
-        combine: str = "shift",
-        temperature: float = 1.0,
-        answers: bool = False,
-        batch_size: int | None = None,
-    ) -> None:
-        """Takes what is to be replaced.
-
-        Args:
-            target: The network.
-            probe: The images.
-            layer: Where the units are.
-            pool: Its pooling.
-            rows: (N,) the images to look at, all different.
-            labels: Of all images of the probe.
-            units: (K,) indices.
-            amounts: (n, K) float.
-            combine: One of `COMBINE`.
-            temperature: Logits are divided by it.
-            answers: Whether to fill `still_right`.
-            batch_size: Images at a time; the probe's own by default.
-        """
-        self.network = target.module
-        self.target, self.probe, self.pool, self.rows = target, probe, pool, rows
-        self.labels, self.units, self.amounts = labels, units, amounts
-        self.combine, self.temperature, self.answers = combine, temperature, answers
-        self.batch_size = batch_size
-        self.tail = Tail(target, layer)
-        self.place = torch.full((len(probe),), -1).scatter_(0, rows, torch.arange(len(rows)))
+    def __init__(self, how: Replacement, rows: Tensor, units: Tensor, amounts: Tensor) -> None:
+        self.network = how.target.module
+        self.how, self.rows, self.units, self.amounts = how, rows, units, amounts
+        self.tail = Tail(how.target, how.layer)
+        self.place = torch.full((len(how.probe),), -1).scatter_(0, rows, torch.arange(len(rows)))
         n, K, N = *amounts.shape, len(rows)
         self.loss = torch.zeros(n, K, N)
-        self.still_right = torch.zeros((n, K, N) if answers else 0, dtype=torch.bool)
+        self.still_right = torch.zeros((n, K, N) if how.answers else 0, dtype=torch.bool)
         self.intact, self.right = torch.zeros(N), torch.zeros(N, dtype=torch.bool)
         self.partial = True
 
     def batches(self, rank: int, world: int) -> DataLoader:
         """Those of one process."""
-        return self.probe.loader(self.target.transform, self.rows, batch_size=self.batch_size, rank=rank, world=world)
+        return self.how.probe.loader(self.how.target.transform, self.rows, rank=rank, world=world)
 
     def run(self, batch: tuple[Tensor, Tensor]) -> None:
         """Replaces all units, one batch of (images (B, ...), rows (B,))."""
         images, rows = batch
-        place, y, tail = self.place[rows.cpu()], self.labels[rows.cpu()].to(images.device), self.tail
+        how, tail, prefix = self.how, self.tail, self.how.target.prefix_tokens or 0
+        place, y = self.place[rows.cpu()], how.labels[rows.cpu()].to(images.device)
         tail.load(images)
-        z = pooled(tail.output, self.pool, self.target.prefix_tokens or 0)
+        z = pooled(tail.output, how.pool, prefix)
         self.intact[place], self.right[place] = self._judge(tail.logits, y)
         n, K = self.amounts.shape
         step = max(1, CHUNK_BYTES // max(1, tail.output.nbytes))
@@ -255,10 +243,10 @@ class Losses:
             pair = torch.arange(start, min(start + step, n * K))
             j, k = pair // K, pair % K
             units, amounts = self.units[k].to(z.device), self.amounts[j, k].to(z)[:, None]
-            change = writer(self.combine, self.pool, self.target.prefix_tokens or 0, units, amounts, z)
+            change = writer(how.combine, how.pool, prefix, units, amounts, z)
             loss, right = self._judge(tail.run(len(pair), change).unflatten(0, (len(pair), len(y))), y)
             self.loss[j[:, None], k[:, None], place] = loss
-            if self.answers:
+            if how.answers:
                 self.still_right[j[:, None], k[:, None], place] = right
         self.partial = self.partial and tail.partial
 
@@ -276,16 +264,9 @@ class Losses:
 
     def _judge(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (..., B) float32 and whether the largest logit is the label's, on the CPU."""
-        scaled = (logits.float() / self.temperature).log_softmax(-1)
+        scaled = (logits.float() / self.how.temperature).log_softmax(-1)
         own = -scaled.gather(-1, labels.expand(scaled.shape[:-1])[..., None])[..., 0]
         return own.float().cpu(), (logits.argmax(-1) == labels).cpu()
-
-
-def losses(runner: Trainer, task: Losses) -> Losses:
-    """Runs the pass and returns it."""
-    predict(task, runner)
-    task.gather(runner)
-    return task
 
 
 def share_of(places: Tensor, size: int) -> list[Tensor]:

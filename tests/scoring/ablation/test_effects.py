@@ -1,12 +1,13 @@
 """What units do to the loss: against replacing them one by one in the whole network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from neuronx.data.in_memory import AsIs, probe_of
-from neuronx.errors import UserError
 from neuronx.scoring.ablation.importance import effects
 from neuronx.targets.target import Target
 
@@ -28,10 +29,10 @@ def world():
     return Target("net", module, AsIs(), {"1": "avg", "3": "avg"}), probe
 
 
-def brute(target, images, labels, layer, units, values):
+def brute(target, images, labels, layer, units):
     found = []
-    for unit, value in zip(units, values, strict=True):
-        with target.replace(layer, unit, value), torch.inference_mode():
+    for unit in units:
+        with target.replace(layer, unit, 0.0), torch.inference_mode():
             logits = target.module(images)
         found.append((cross_entropy(logits, labels, reduction="none"), logits.argmax(1) == labels))
     return (torch.stack(one) for one in zip(*found, strict=True))
@@ -41,12 +42,12 @@ def brute(target, images, labels, layer, units, values):
 def test_losses_and_answers_are_the_networks(world, trainer, layer, path):
     target, probe = world
     rows = torch.arange(3, 47, 2)
-    values = torch.tensor([0.0, 0.7, -0.4])
-    found = effects(target, probe, trainer, layer, rows, values, units=[0, 4, 2], batch_size=7)
+    probe.batch_size = 7
+    found = effects(replace(target, units={layer: [0, 2, 4]}), probe, trainer, layer, rows)
     images, labels = probe.load(rows.tolist()), probe.labels[rows]
     images = torch.stack(list(images))
-    loss, right = brute(target, images, labels, layer, [0, 4, 2], values.tolist())
-    assert found.path == path and found.units.tolist() == [0, 4, 2]
+    loss, right = brute(target, images, labels, layer, [0, 2, 4])
+    assert found.path == path and found.units.tolist() == [0, 2, 4]
     assert torch.allclose(found.loss, loss, atol=1e-5) and torch.equal(found.still_right, right)
     with torch.inference_mode():
         logits = target.module(images)
@@ -54,11 +55,9 @@ def test_losses_and_answers_are_the_networks(world, trainer, layer, path):
     assert torch.equal(found.right, logits.argmax(1) == labels)
 
 
-def test_all_units_by_default_and_only_those_there_are(world, trainer):
+def test_all_units_by_default(world, trainer):
     target, probe = world
-    assert effects(target, probe, trainer, "1").loss.shape == (5, 50)
-    with pytest.raises(UserError, match="units 0 to 4, not 5"):
-        effects(target, probe, trainer, "1", units=[5])
+    assert effects(target, probe, trainer, "1", torch.arange(50)).loss.shape == (5, 50)
 
 
 @pytest.mark.slow
@@ -73,7 +72,8 @@ def test_a_middle_layer_of_squeezenet_agrees_with_brute_force(shared, trainer):
     images, _ = next(iter(folder.loader(target.transform, rows, batch_size=20)))
     probe = probe_of(images)
     probe.labels = folder.labels[rows]
-    found = effects(target, probe, trainer, "features.7", None, 0.0, units=[3, 100, 200])
-    loss, right = brute(target, images, probe.labels, "features.7", [3, 100, 200], [0.0] * 3)
+    some = replace(target, units={"features.7": [3, 100, 200]})
+    found = effects(some, probe, trainer, "features.7", torch.arange(20))
+    loss, right = brute(target, images, probe.labels, "features.7", [3, 100, 200])
     assert found.path == "tail" and (found.loss - found.intact).abs().max() > 1e-3
     assert torch.allclose(found.loss, loss, atol=1e-4) and torch.equal(found.still_right, right)
