@@ -62,24 +62,64 @@ def test_the_leaderboard_has_methods_floors_and_a_ceiling(undisturbed):
     )
 
 
+# The command, which here saves after every batch, and counts the pictures that it looks at.
+WATCHED = """
+import os, sys
+from neuronx.command.cli import evaluate_main
+from neuronx.recording import forward_pass
+from neuronx.world.pictures.probe import ShapesProbe
+
+assert forward_pass.SAVE_SECONDS > 0
+forward_pass.SAVE_SECONDS = 0.0
+load = ShapesProbe.load
+
+def counted(self, rows):
+    with open(os.environ["LOADED"], "a") as file:
+        print(len(rows), file=file)
+    return load(self, rows)
+
+ShapesProbe.load = counted
+evaluate_main()
+"""
+
+
+def watched(folder: Path, cache: Path) -> subprocess.Popen:
+    arguments = [sys.executable, "-c", WATCHED, *SMALL, f"hydra.run.dir={folder}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(arguments, env=environment(cache) | {"LOADED": f"{folder}.loaded"}, cwd=ROOT, **quiet)
+
+
+def loaded(folder: Path) -> int:
+    """How many pictures a watched run looked at."""
+    return sum(map(int, Path(f"{folder}.loaded").read_text().split()))
+
+
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_bytes(undisturbed, tmp_path):
-    cache = tmp_path / "cache"
-    running = subprocess.Popen(
-        command(*SMALL, folder=tmp_path / "killed"),
-        env={**environment(cache), "NEURONX_FLUSH_SECONDS": "0"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not list(cache.glob("recordings/*/*")) and time.monotonic() < deadline and running.poll() is None:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert not (tmp_path / "killed" / "scores.csv").exists()
-    evaluate(*SMALL, folder=tmp_path / "resumed", cache=cache)
+def test_a_run_that_is_killed_again_and_again_resumes_to_the_same_bytes(undisturbed, tmp_path):
+    whole, cache = tmp_path / "whole", tmp_path / "cache"
+    assert watched(whole, tmp_path / "other").wait(timeout=500) == 0
+    kept: dict[Path, int] = {}
+    for number, (kind, files) in enumerate((("recordings", 3), ("exemplars", 2), ("milan-features", 1))):
+        running = watched(tmp_path / f"killed-{number}", cache)
+        while len([path for path in cache.glob(f"{kind}/*/*") if "shard" in path.name or kind != "recordings"]) < files:
+            assert running.poll() is None, f"the run was over before {kind} had {files} files"
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        assert not (tmp_path / f"killed-{number}" / "scores.csv").exists()
+        published = {path: path.stat().st_mtime_ns for path in cache.rglob("manifest.json")}
+        assert kept.items() <= published.items(), "what was finished before is not made again"
+        assert number == 0 or published, "later moments find finished entries"
+        kept = published
+    resumed = tmp_path / "resumed"
+    assert watched(resumed, cache).wait(timeout=500) == 0
+    assert kept.items() <= {path: path.stat().st_mtime_ns for path in cache.rglob("manifest.json")}.items()
     for name in ("scores.csv", "leaderboard.csv", "comparisons.csv"):
-        assert (tmp_path / "resumed" / name).read_bytes() == (undisturbed[0] / name).read_bytes()
+        for other in (undisturbed[0], whole):
+            assert (resumed / name).read_bytes() == (other / name).read_bytes()
+    looked = [loaded(folder) for folder in (*(tmp_path / f"killed-{number}" for number in range(3)), resumed)]
+    print(looked, loaded(whole))
+    assert sum(looked) < 1.5 * loaded(whole), f"each run goes on where the last was killed: {looked}, {loaded(whole)}"
 
 
 @pytest.mark.slow
