@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from lightning import Callback, LightningModule, Trainer
 
-from neuronx.report.record import now, write_record
+from neuronx.report.evaluation import now, write_record
 from neuronx.types import Plain
 
 

@@ -31,8 +31,8 @@ from neuronx.types import (
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
-    from neuronx.report.activity import Activity
     from neuronx.report.evaluation import Evaluation
+    from neuronx.report.leaderboard import Activity
     from neuronx.scoring.stored import Stored
     from neuronx.targets.target import Target
 
@@ -70,8 +70,8 @@ def evaluate(
     """
     from neuronx.data.latents import images_of
     from neuronx.recording.record import record
-    from neuronx.report.activity import activity
     from neuronx.report.evaluation import Evaluation
+    from neuronx.report.leaderboard import activity
     from neuronx.scoring.compare import agreement, check_judge, compare
 
     pictures = {name: images_of(target, probe) for name, target in targets.items()}
@@ -163,8 +163,8 @@ def evaluation_of(
 ) -> "Evaluation":
     """What was found of one network so far, by methods and by scorers."""
     from neuronx.recording.record import record
-    from neuronx.report.activity import activity
     from neuronx.report.evaluation import Evaluation
+    from neuronx.report.leaderboard import activity
     from neuronx.scoring.compare import agreement, compare
 
     for said in found.values():
@@ -312,13 +312,14 @@ def fingerprints(images: "Probe", targets: "Mapping[str, Target]") -> dict[str, 
 
 def write_files(evaluation: "Evaluation", folder: Path, config: str | None = None, **facts: Plain) -> None:
     """Writes the files of a run: tables, figures and the record."""
-    from neuronx.report.evaluation import write
+    from neuronx.report.evaluation import now, write, write_record
     from neuronx.report.figures import histograms, write_figure, write_score_fit
-    from neuronx.report.part_pictures import write_part_pictures
-    from neuronx.report.record import now, write_record
 
     write(evaluation, folder)
-    write_part_pictures(evaluation.samples, folder)
+    if evaluation.samples:
+        from neuronx.report.part_pictures import write_part_pictures
+
+        write_part_pictures(evaluation.samples, folder)
     if evaluation.scores:
         write_figure(histograms(evaluation.scores), folder / "scores.html")
         write_score_fit(evaluation.scores, folder)
@@ -327,7 +328,7 @@ def write_files(evaluation: "Evaluation", folder: Path, config: str | None = Non
 
 def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[RunLogger], **facts: Plain) -> None:
     """Writes the files of the run, hands the evaluation to the loggers and prints it; on the first process only."""
-    from neuronx.report.tables import show as show_evaluation
+    from neuronx.report.evaluation import show as show_evaluation
 
     if is_first():
         write_files(evaluation, folder, config, **facts)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronx.experiments.given import Experiment, Given
-from neuronx.report.record import now, write_record
+from neuronx.report.evaluation import now, write_record
 from neuronx.store.processes import is_first
 from neuronx.types import Cell, Plain, Table
 

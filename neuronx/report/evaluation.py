@@ -1,17 +1,53 @@
-"""What `evaluate` found, and the files that it becomes."""
+"""What a run found: the files that it becomes, the record of how it was made, and what is printed.
 
+Only `run.json` and `config.yaml`, the record, hold times and machines.
+"""
+
+import json
+import math
+import platform
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from neuronx.report.activity import Activity
-from neuronx.report.leaderboard import LeaderboardRow, leaderboard
+from rich.bar import Bar
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from neuronx import __version__
+from neuronx.report.leaderboard import DEAD_BELOW, Activity, LeaderboardRow, leaderboard
+from neuronx.report.purity import PURITY, purity_summary
+from neuronx.scoring.baselines import SHUFFLED
+from neuronx.store.atomic import write_atomic
 from neuronx.tables.csv import write_csv
 from neuronx.tables.explanations import write_explanations
 from neuronx.tables.scores import write_records, write_scores
-from neuronx.types import Comparison, Explanation, PartSamples, Score, Table
+from neuronx.types import UNKNOWN, Comparison, Explanation, PartSamples, Plain, Score, Table
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "hydra-core",
+    "glm-saga",
+)
+
+BAR = 16
+"""Characters of the longest bar."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +112,152 @@ def write(evaluation: Evaluation, folder: str | Path) -> list[Path]:
     if evaluation.comparisons:
         paths.append(write_records(folder / "comparisons.csv", Comparison, evaluation.comparisons))
     return paths
+
+
+def versions() -> dict[str, str]:
+    """The versions of neuronx, Python and the packages that results depend on, as far as they are installed."""
+    found = {"neuronx": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """The time, to the second, in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def write_record(folder: str | Path, config: str | None = None, **facts: Plain) -> Path:
+    """Writes `run.json`, and `config.yaml` where a configuration is given; returns the path of the former.
+
+    Args:
+        folder: The run's folder.
+        config: The composed configuration as YAML.
+        facts: What else to record, such as `seed=0`, `fingerprints={"data": ...}`, `started=...`, `finished=...`.
+    """
+    folder = Path(folder)
+    if config is not None:
+        write_atomic(folder / "config.yaml", config.encode())
+    record: Mapping[str, Plain] = {
+        "command": shlex.join(sys.argv),
+        "versions": versions(),
+        "machine": platform.platform(),
+        **facts,
+    }
+    return write_atomic(folder / "run.json", (json.dumps(record, indent=1) + "\n").encode())
+
+
+def show(evaluation: Evaluation, folder: str | Path | None = None, console: Console | None = None) -> None:
+    """Prints what a run found, and where its files are."""
+    console = console or Console()
+    if not console.encoding.startswith("utf") and hasattr(console.file, "reconfigure"):
+        console.file.reconfigure(errors="replace")  # rather a `?` than a crash after the work is done
+    console.print(
+        render(
+            evaluation.leaderboard, evaluation.comparisons, evaluation.activity, evaluation.leaderboard_of_live_units
+        )
+    )
+    if PURITY in evaluation.tables:
+        console.print(purity_summary(evaluation.tables))
+    for sentence in evaluation.agreement:
+        console.print(escape(str(sentence)))
+    if folder is not None:
+        # Not wrapped, so that the path can be copied.
+        console.print(f"Files: {escape(str(folder))}", soft_wrap=True, highlight=False)
+
+
+def render(
+    rows: Sequence[LeaderboardRow],
+    comparisons: Sequence[Comparison] = (),
+    activity: Sequence[Activity] = (),
+    live: Sequence[LeaderboardRow] = (),
+) -> Group:
+    """Lays out one table a network, layer, score and judge: its rows, comparisons, images and judge, dead units.
+
+    Args:
+        rows: The leaderboard; rows of one table stand together.
+        comparisons: Of methods, with intervals.
+        activity: Which units are dead.
+        live: The leaderboard without dead units.
+    """
+    parts: list[RenderableType] = []
+    judges: dict[str, str] = {}
+    for row in rows:
+        judges.setdefault(row.score, row.judge)  # where there are several, methods are compared by the first
+    for board, group in groupby(rows, key=lambda row: row.board):
+        of_board = list(group)
+        first = of_board[0]
+        pool = f" ({first.pool})" if first.pool not in ("", UNKNOWN) else ""
+        title = Text.assemble((first.target, "bold"), " · ", (first.layer or "output", "bold"), pool)
+        parts += [Text(), title, Text(_source(first), "dim"), Text(), _table(of_board)]
+        of = first.target, first.layer, first.score
+        compared = [one for one in comparisons if (one.target, one.layer, one.score) == of]
+        if compared and first.judge == judges[first.score]:
+            parts += [Text(), _comparisons(compared)]
+        for one in activity:
+            if (one.target, one.layer) == (first.target, first.layer):
+                line = _dead_line(one, of_board, [row for row in live if row.board == board])
+                parts += [Text(), Text(line, "dim")]
+    return Group(*parts)
+
+
+def _source(row: LeaderboardRow) -> str:
+    if row.images == UNKNOWN:
+        return f"stored scores, column `{row.judge}`; judge and images not recorded"
+    return f"{row.score} on {row.images}, judge {row.judge}"
+
+
+def _table(rows: Sequence[LeaderboardRow]) -> RichTable:
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=32)
+    table.add_column("mean ± sem", justify="right", no_wrap=True)
+    table.add_column("", width=BAR)
+    table.add_column("units", justify="right", no_wrap=True)
+    labels = {"inactive": "n_inactive", "broken": "n_broken", "unjudged": "n_unjudged", "no effect": "n_no_effect"}
+    counts = [(label, field) for label, field in labels.items() if any(getattr(row, field) for row in rows)]
+    for label, _ in counts:
+        table.add_column(label, justify="right", no_wrap=True)
+    longest = max((row.mean for row in rows if not math.isnan(row.mean)), default=0.0)
+    for row in rows:
+        style = "dim" if row.is_floor else "italic" if row.is_ceiling else "bold"
+        bar = Bar(longest, 0, row.mean, width=BAR) if row.mean > 0 else ""
+        numbers = [str(row.n_units), *(str(getattr(row, field) or "") for _, field in counts)]
+        table.add_row(escape(row.method), plus_minus(row.mean, row.sem), bar, *numbers, style=style)
+    return table
+
+
+def _comparisons(comparisons: Sequence[Comparison]) -> RichTable:
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("on the same units", no_wrap=True, overflow="ellipsis", max_width=30)
+    for name in ("difference", "interval", "units"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for one in comparisons:
+        clear = one.low > 0 or one.high < 0
+        interval = f"[{one.low:+.4f}, {one.high:+.4f}]"
+        other = "shuffled" if one.b == SHUFFLED + one.a else one.b
+        cells = [f"{one.a} − {other}", f"{one.diff:+.4f}", interval, str(one.n_units), "" if clear else "unclear"]
+        table.add_row(*(escape(cell) for cell in cells), style="" if clear else "dim")
+    return table
+
+
+def _dead_line(activity: Activity, rows: Sequence[LeaderboardRow], live: Sequence[LeaderboardRow]) -> str:
+    count = f"{len(activity.dead)} of {activity.n_units} units ({activity.share:.1%})"
+    line = f"dead (never above {DEAD_BELOW:g}): {count}"
+    if not activity.dead:
+        return line
+    without = {row.method: row.mean for row in live}
+    named = [row for row in rows if not (row.is_floor or row.is_ceiling) and row.method in without]
+    return f"{line}; without them " + ", ".join(
+        f"{row.method} {without[row.method]:.4f} (with {row.mean:.4f})" for row in named
+    )
+
+
+def plus_minus(mean: float, sem: float) -> str:
+    """A mean and its standard error, such as `0.3772 ± 0.0017`; a dash when there is none."""
+    if math.isnan(mean):
+        return "—"
+    return f"{mean:.4f}" if math.isnan(sem) else f"{mean:.4f} ± {sem:.4f}"

@@ -1,4 +1,4 @@
-"""The leaderboard: how well each method explains each layer, one row a method."""
+"""The leaderboard: how well each method explains each layer, one row a method; and which units of a layer are dead."""
 
 import math
 from collections import Counter
@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from neuronx.errors import UserError, brief
 from neuronx.metrics.bootstrap import mean_and_sem
 from neuronx.scoring.baselines import CEILING, is_method
-from neuronx.types import Score, Unit
+from neuronx.types import Activations, Score, Unit
+
+DEAD_BELOW = 0.01
+"""A unit is dead when its largest activation over all images is below this (Linear Explanations, appendix C.2)."""
 
 
 @dataclass(frozen=True)
@@ -111,3 +114,36 @@ def _row(group: Sequence[Score]) -> LeaderboardRow:
 def _rank(row: LeaderboardRow) -> tuple[int, float, str]:
     kind = 0 if row.is_ceiling else 2 if row.is_floor else 1
     return kind, math.inf if math.isnan(row.mean) else -row.mean, row.method
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Which units of a layer are dead.
+
+    Attributes:
+        target: Name of the network.
+        layer: The layer.
+        n_units: How many units were looked at.
+        dead: Those that are dead.
+    """
+
+    target: str
+    layer: str
+    n_units: int
+    dead: frozenset[Unit]
+
+    @property
+    def share(self) -> float:
+        """The share of dead units, 0 to 1."""
+        return len(self.dead) / self.n_units
+
+
+def dead_units(activations: Activations) -> frozenset[Unit]:
+    """The units whose largest activation over all images is below .01; the memory map is read once."""
+    below = (activations.values.amax(0) < DEAD_BELOW).tolist()
+    return frozenset(unit for unit, dead in zip(activations.units, below, strict=True) if dead)
+
+
+def activity(target: str, activations: Activations) -> Activity:
+    """Looks at one layer of the network called `target`."""
+    return Activity(target, activations.layer, len(activations.units), dead_units(activations))

@@ -3,9 +3,8 @@ import math
 import pytest
 import torch
 
-from neuronx.report.activity import activity, dead_share, dead_units
 from neuronx.report.evaluation import Evaluation
-from neuronx.report.leaderboard import leaderboard
+from neuronx.report.leaderboard import activity, dead_units, leaderboard
 from neuronx.types import Activations, Score, Unit
 
 NAN = float("nan")
@@ -77,7 +76,6 @@ def test_dead_units_never_reach_a_hundredth():
     values = torch.tensor([[0.0, 0.5, 0.009, -3.0], [0.0, 0.0, 0.0, 0.01]])
     activations = Activations(values, tuple(Unit("layer4", index) for index in range(4)), "avg")
     assert dead_units(activations) == {Unit("layer4", 0), Unit("layer4", 2)}
-    assert dead_share(activations) == 0.5
     found = activity("net", activations)
     assert (found.target, found.layer, found.n_units, found.share) == ("net", "layer4", 4, 0.5)
     evaluation = Evaluation({}, scored("a", [0.0, 0.4, 0.1, 0.6]), activity=[found])

@@ -2,7 +2,7 @@ import json
 
 import numpy
 
-from neuronx.report.record import versions, write_record
+from neuronx.report.evaluation import versions, write_record
 
 
 def test_the_record_says_what_ran_with_what(tmp_path, monkeypatch):

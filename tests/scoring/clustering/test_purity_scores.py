@@ -14,8 +14,7 @@ from neuronx.concepts.clip import mean_tokens
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
 from neuronx.methods.pure.samples import Samples
-from neuronx.report.evaluation import write
-from neuronx.report.tables import show
+from neuronx.report.evaluation import show, write
 from neuronx.scoring.clustering.purity import Purity
 from neuronx.scoring.compare import compare
 from neuronx.targets.preprocess import Preprocess

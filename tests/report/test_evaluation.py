@@ -3,9 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from neuronx.report.activity import Activity
-from neuronx.report.evaluation import Evaluation, write
-from neuronx.report.tables import plus_minus, show
+from neuronx.report.evaluation import Evaluation, plus_minus, show, write
+from neuronx.report.leaderboard import Activity
 from neuronx.types import Comparison, Explanation, Score, Unit
 
 NAN = float("nan")
