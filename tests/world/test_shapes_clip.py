@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronx.world.annotations.factors import FACTORS, words
+from neuronx.world.annotations.sharing import FACTORS, words
 from neuronx.world.clip import PAD, UNKNOWN, WordTokenizer, vocabulary
 from neuronx.world.pictures.scene import sample
 from neuronx.world.pictures.words import CONCEPTS, captions

@@ -8,8 +8,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-from neuronx.world.annotations.factors import OF_OBJECTS, words
-from neuronx.world.annotations.sharing import Shared, Sharing
+from neuronx.world.annotations.sharing import OF_OBJECTS, Shared, Sharing, words
 
 _THINGS = ("things", "objects", "shapes")
 _AREAS = ("areas", "patches", "parts of the background")

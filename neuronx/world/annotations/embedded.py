@@ -35,10 +35,8 @@ from neuronx.types import Cell, Plain, TrainerFactory
 from neuronx.world import generator
 from neuronx.world import networks as shapes
 from neuronx.world.annotations.describe import describe
-from neuronx.world.annotations.factors import words
-from neuronx.world.annotations.guessing import learn, of_pictures
-from neuronx.world.annotations.seen import of_scenes
-from neuronx.world.annotations.sharing import Shared, base_rates, shared, sharing
+from neuronx.world.annotations.pixels import learn, of_pictures, of_scenes
+from neuronx.world.annotations.sharing import Shared, base_rates, shared, sharing, words
 from neuronx.world.pictures.probe import ShapesProbe
 from neuronx.world.pictures.scene import PROBE, PROBE_OF_PLACES
 from neuronx.world.pictures.world import WORLDS, World

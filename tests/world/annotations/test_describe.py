@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from neuronx.world.annotations.describe import describe
-from neuronx.world.annotations.factors import FACTORS, KINDS, named
-from neuronx.world.annotations.seen import of_scenes
-from neuronx.world.annotations.sharing import base_rates, shared, sharing
+from neuronx.world.annotations.pixels import of_scenes
+from neuronx.world.annotations.sharing import FACTORS, KINDS, base_rates, named, shared, sharing
 from neuronx.world.pictures.names import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 from neuronx.world.pictures.scene import sample
 

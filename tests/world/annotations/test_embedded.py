@@ -12,9 +12,9 @@ from neuronx.errors import UserError
 from neuronx.milannotations.published import ANNOTATED, GROUPS
 from neuronx.world import generator
 from neuronx.world import networks as shapes
-from neuronx.world.annotations import embedded, guessing
+from neuronx.world.annotations import embedded, pixels
 from neuronx.world.annotations.embedded import EmbeddedAnnotations
-from neuronx.world.annotations.factors import FACTORS, named
+from neuronx.world.annotations.sharing import FACTORS, named
 from neuronx.world.pictures.world import WORLDS
 
 
@@ -22,8 +22,8 @@ from neuronx.world.pictures.world import WORLDS
 def few(monkeypatch):
     """All models with two units of one layer each, looked at on a few pictures; lists what is built."""
     monkeypatch.setattr(embedded, "RATES_FROM", 60)
-    monkeypatch.setattr(guessing, "LEARNED", 20)
-    monkeypatch.setattr(guessing, "TESTED", 5)
+    monkeypatch.setattr(pixels, "LEARNED", 20)
+    monkeypatch.setattr(pixels, "TESTED", 5)
     small = {
         name: replace(model, layers=dict.fromkeys(list(model.layers)[1:2], 2), pictures=80)
         for name, model in embedded.MODELS.items()
@@ -90,13 +90,13 @@ def test_models_that_were_built_before_a_crash_are_kept(few, trainer, monkeypatc
 
 
 def test_colours_and_grounds_are_read_from_pixels(monkeypatch):
-    monkeypatch.setattr(guessing, "LEARNED", 100)
-    reader = guessing.learn(WORLDS["shapes"], 7)
+    monkeypatch.setattr(pixels, "LEARNED", 100)
+    reader = pixels.learn(WORLDS["shapes"], 7)
     assert reader.accuracy > 0.85
     made = generator.load("shapes_gan")
     probe = latent_probe(made, 60)
     witnesses = [shapes.load("shapes_vit")]
-    seen = guessing.of_pictures(probe, torch.arange(60), WORLDS["shapes"], reader, witnesses)
+    seen = pixels.of_pictures(probe, torch.arange(60), WORLDS["shapes"], reader, witnesses)
     # What is read as an object has the colour that was asked for, nearly always.
     asked = (probe.labels // 12)[:, None, None].expand(-1, 64, 64)
     thing = seen["colour"] >= 0
