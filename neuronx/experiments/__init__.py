@@ -18,14 +18,14 @@ from neuronx import first_used
 
 # Imported when first used, as in `neuronx`.
 _PUBLIC = {
-    "Agreement": "tasks",
-    "Auditing": "tasks",
+    "Agreement": "agreement",
+    "Auditing": "auditing",
     "Baselines": "learned",
-    "Editing": "tasks",
+    "Editing": "editing",
     "Generalisation": "learned",
     "Given": "given",
     "Head": "explained",
-    "Importance": "tasks",
+    "Importance": "feature_importance",
     "Ranges": "explained",
     "Splitting": "splitting",
     "Superclasses": "superclasses",

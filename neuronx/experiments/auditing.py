@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.markup import escape
@@ -15,10 +16,17 @@ from rich.table import Column
 from rich.text import Text
 
 from neuronx.errors import UserError
+from neuronx.experiments.figures import laid_out
+from neuronx.experiments.given import Given
 from neuronx.metrics.naming import matching
+from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
 from neuronx.types import Cell, Unit
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 
 Z = 1.959964
 """Of 95 % intervals."""
@@ -117,3 +125,40 @@ def write_audit(path: str | Path, found: Sequence[Condition]) -> Path:
         [one.name, unit.layer, unit.index, caption] for one in found for unit, caption in one.matched
     ]
     return write_csv(path, ["network", "layer", "unit", "description"], lines)
+
+
+def audit_figure(found: Sequence[Condition], query: Sequence[str]) -> "Figure":
+    """The share of units that match in each network, with its interval."""
+    from plotly.graph_objects import Bar, Figure
+
+    shares = [100 * one.share for one in found]
+    ends = {
+        "array": [100 * (one.high - one.share) for one in found],
+        "arrayminus": [100 * (one.share - one.low) for one in found],
+        "symmetric": False,
+    }
+    counts = [f"{len(one.matched)} of {one.units}" for one in found]
+    bars = Bar(x=[one.name for one in found], y=shares, error_y=ends, text=counts, width=0.4, insidetextanchor="start")
+    figure = Figure(bars.update(marker_color=COLOURS[0]))
+    title = "Units whose caption names " + (" | ".join(query) if len(query) < 8 else f"one of {len(query)} words")
+    return laid_out(figure, title, "95 % intervals (Wilson)", "", "share of units (%)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auditing:
+    """How many units match a query, in networks that were trained in different conditions.
+
+    Attributes:
+        query: Words and phrases that captions are searched for.
+        examples: Units of each network to show.
+    """
+
+    query: Sequence[str]
+    examples: int = 5
+
+    def run(self, given: Given) -> str:
+        """Searches the captions of all networks; writes `audit.csv` and draws it."""
+        found = audit({name: given.captions(target) for name, target in given.targets.items()}, list(self.query))
+        given.write(write_audit, "audit.csv", found)
+        given.draw(audit_figure(found, self.query), "audit.html")
+        return audit_table(found, list(self.query), self.examples)

@@ -10,7 +10,7 @@ from rich.table import Column
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.experiments.figures import sweep_figure
+from neuronx.experiments.figures import INK, laid_out
 from neuronx.experiments.given import Given
 from neuronx.methods.milan.captioner import Beams, Captioner, beam, rerank
 from neuronx.methods.milan.describer import load
@@ -20,13 +20,17 @@ from neuronx.methods.milan.training.descriptions import held_out
 from neuronx.metrics.captions import score_captions
 from neuronx.metrics.constants import constant_captions, nearest_units
 from neuronx.metrics.naming import naming
+from neuronx.report.figures import COLOURS, FLOOR
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.store import checkpoints
 from neuronx.tables.csv import write_csv
 from neuronx.types import Cell
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from neuronx.milannotations.dataset import Milannotations
+
 
 COLUMNS = ("captions", "beam", "temperature", "BLEU-1", "BLEU-4", "ROUGE-L", "names the meaning", "distinct", "units")
 UNITS = 64
@@ -165,3 +169,35 @@ def table(rows: Sequence[tuple[Cell, ...]]) -> str:
         how = ("" if one is None else f"{float(one):g}" for one in (width, temperature))
         made.add_row(str(label), *how, *shown, str(distinct), str(count))
     return as_text(made)
+
+
+def sweep_figure(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> "Figure":
+    """Scores over the language model's weight: a panel for each score, a line for each search and width."""
+    from plotly.graph_objects import Figure
+    from plotly.subplots import make_subplots
+
+    scores = [place for place in (3, 5, 6) if any(row[place] is not None for row in rows)]
+    figure: Figure = make_subplots(1, len(scores), subplot_titles=[columns[place] for place in scores])
+    lines: dict[str, list[Sequence[Any]]] = {}
+    for row in rows:
+        lines.setdefault(f"{row[0]}, {row[1]:g} beams" if row[1] else str(row[0]), []).append(row)
+    real = [name for name in lines if name != "nearest unit" and not name.startswith("always ")]
+    weights = [row[2] for row in rows if row[2] is not None] or [0.0, 1.0]
+    for name, of_line in lines.items():
+        colour = COLOURS[real.index(name) % len(COLOURS)] if name in real else INK if name == "nearest unit" else FLOOR
+        flat = of_line[0][2] is None
+        x = [min(weights), max(weights)] if flat else [row[2] for row in of_line]
+        for panel, score in enumerate(scores, start=1):
+            figure.add_scatter(
+                x=x,
+                y=[100 * row[score] for row in of_line] * (2 if flat else 1),
+                name=name,
+                legendgroup=name,
+                showlegend=panel == 1,
+                mode="lines" if flat else "lines+markers",
+                line={"color": colour, "dash": "dot" if flat else "solid"},
+                row=1,
+                col=panel,
+            )
+    figure.update_xaxes(title_text="temperature (weight of the language model)")
+    return laid_out(figure, "How captions are searched for", "dotted: without the language model", None, None)

@@ -14,14 +14,20 @@ from rich.table import Column
 from rich.text import Text
 from torch import Tensor
 
+from neuronx.data.probe import Probe
 from neuronx.errors import UserError
+from neuronx.experiments.figures import laid_out, line, random_orders
+from neuronx.experiments.given import Given
 from neuronx.experiments.zeroing import intervals, right_without
 from neuronx.metrics.naming import matching
+from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
@@ -154,3 +160,53 @@ def write_edited(path: str | Path, found: Edited) -> Path:
     values = torch.cat([values, found.gain, found.gain_unread, found.usual.unsqueeze(1)], 1)
     lines = zip(found.steps.tolist(), values.tolist(), strict=True)
     return write_csv(path, columns, [[found.target, found.images, count, *line] for count, line in lines])
+
+
+def editing_figure(found: Edited) -> "Figure":
+    """Accuracy on misleading pictures over the number of units at 0: named, any, random; and on usual pictures."""
+    from plotly.graph_objects import Figure
+
+    figure, x = Figure(), found.steps.tolist()
+    random_orders(figure, x, found.random)
+    line(figure, x, found.unread, "any units, same kind of order", COLOURS[4])
+    line(figure, x, found.accuracy, "units whose caption names the mark", COLOURS[0], width=3)
+    line(figure, x, found.usual, "the same, on usual pictures", COLOURS[0], dash="dash")
+    text = f"{found.target}, marks mislead ({found.images}); {len(found.named)} of {found.units} units name the mark"
+    return laid_out(figure, "Without the units that name a spurious mark", text, "units at 0", "accuracy (%)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Editing:
+    """Frees a network of a spurious mark by zeroing the units that name it.
+
+    Attributes:
+        query: What a caption that names the mark says.
+        misleading: Images whose marks mislead; those of data= are as in training.
+        trials: Random orders.
+        steps: Numbers of units to look at.
+        seed: Of the random orders.
+    """
+
+    query: Sequence[str]
+    misleading: Probe
+    trials: int = 5
+    steps: int = 10
+    seed: int = 0
+
+    def run(self, given: Given) -> str:
+        """Zeroes them; writes `editing.csv` and draws it."""
+        target = given.one_target()
+        found = edit(
+            target,
+            given.images(target),
+            self.misleading,
+            given.trainer,
+            given.captions(target),
+            list(self.query),
+            trials=self.trials,
+            steps=self.steps,
+            seed=self.seed,
+        )
+        given.write(write_edited, "editing.csv", found)
+        given.draw(editing_figure(found), "editing.html")
+        return edit_table(found)

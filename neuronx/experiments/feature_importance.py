@@ -4,27 +4,42 @@ Section 4 of MILAN (Hernandez et al., 2022): if accuracy falls faster than with 
 property of their captions matter more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.markup import escape
 from rich.table import Column
 from rich.text import Text
 from torch import Tensor
+from torch.nn import functional as F
 
-from neuronx.errors import UserError
-from neuronx.experiments.properties import Embed, property_of
+from neuronx.errors import UserError, unknown
+from neuronx.experiments.figures import INK, laid_out, line, random_orders
+from neuronx.experiments.given import Given
 from neuronx.experiments.zeroing import intervals, right_without
+from neuronx.methods.milan.vocabulary import tokens
+from neuronx.metrics.naming import matching
+from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
 from neuronx.types import Cell, TrainerFactory, Unit
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
+
+
+TAGS = {"nouns": "NOUN", "verbs": "VERB", "adpositions": "ADP", "adjectives": "ADJ"}
+"""Parts of speech that can be counted, and what spaCy calls them."""
+TAGGER = "en_core_web_sm"
+
+Embed = Callable[[Sequence[str]], Tensor]
+"""From phrases to embeddings (., D), such as `Clip.embed_texts`."""
 
 SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18)
 """Of the units that are zero, as published."""
@@ -68,6 +83,49 @@ class FeatureImportance:
     shares: tuple[float, ...]
     random: Tensor
     orders: tuple[Order, ...]
+
+
+def property_of(captions: Sequence[str], name: str, embed: Embed | None = None) -> Tensor:
+    """A property of U captions: (U,) float64.
+
+    Args:
+        captions: Sentences.
+        name: `length` in words; `names:red|blue`, 1 for a caption that names any of the phrases and else 0;
+            `like:TEXT`, the cosine with a text in a text space; `nouns`, `verbs`, `adpositions` or `adjectives`, how
+            many there are.
+        embed: The text space of `like`.
+
+    Raises:
+        UserError: An unknown property; one that needs a text space or spaCy's tagger where there is none.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "length":
+        return torch.tensor([len(tokens(text)) for text in captions], dtype=torch.float64)
+    if kind == "names":
+        return matching(captions, rest.split("|") if rest else []).double()
+    if kind == "like":
+        if embed is None or not rest:
+            raise UserError(
+                f"`{name}` compares captions with a text in the space of a CLIP: write like:TEXT and clip=."
+            )
+        vectors = F.normalize(embed([rest, *captions]).double(), dim=1)
+        return vectors[1:] @ vectors[0]
+    if kind in TAGS:
+        return torch.tensor([sum(tag == TAGS[kind] for tag in one) for one in _tagged(captions)], dtype=torch.float64)
+    raise unknown("property of captions", name, ["length", "names:WORD|WORD", "like:TEXT", *TAGS])
+
+
+def _tagged(captions: Sequence[str]) -> list[list[str]]:
+    """The part of speech of every word."""
+    import spacy
+
+    if not spacy.util.is_package(TAGGER):
+        raise UserError(
+            f"Parts of speech need spaCy's {TAGGER} (python -m spacy download {TAGGER}); without it use `length`, or "
+            "count words of your own with names:WORD|WORD."
+        )
+    tagger = spacy.load(TAGGER, exclude=["parser", "ner", "lemmatizer"])
+    return [[word.pos_ for word in text] for text in tagger.pipe(captions)]
 
 
 def feature_importance(
@@ -178,3 +236,62 @@ def write_feature_importance(path: str | Path, found: FeatureImportance) -> Path
             values = [float(one.accuracy[x]), *one.difference[x].tolist()]
             lines.append([found.target, found.images, one.name, *same, *values])
     return write_csv(path, columns, lines)
+
+
+def importance_figure(found: FeatureImportance) -> "Figure":
+    """Accuracy over the share of units at 0, a line for each property, with the lowest to highest random order."""
+    from plotly.graph_objects import Figure
+
+    figure, x = Figure(), [100 * share for share in found.shares]
+    random_orders(figure, x, found.random)
+    for place, order in enumerate(found.orders):
+        below, above = order.difference[:, 0] - order.difference[:, 1], order.difference[:, 2] - order.difference[:, 0]
+        bars = {"array": (100 * above).tolist(), "arrayminus": (100 * below).tolist(), "symmetric": False}
+        line(figure, x, order.accuracy, shortened(order.name), COLOURS[place % len(COLOURS)], error_y=bars)
+    figure.add_hline(100 * found.intact, line={"color": INK, "dash": "dot", "width": 1}, annotation_text="intact")
+    text = f"{found.target} on {found.images}, {found.units} units; bars: 95 % of the difference from random"
+    return laid_out(figure, "Which units are needed, by their captions", text, "units at 0 (%)", "accuracy (%)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """Accuracy while units are zeroed in the order of a property of their captions.
+
+    Attributes:
+        properties: See `neuronx.experiments.properties.property_of`.
+        shares: Of the units.
+        trials: Random orders.
+        increasing: Whether units with least of a property go first.
+        seed: Of the random orders.
+        clip: The text space of `like:TEXT`.
+    """
+
+    properties: Sequence[str] = ("length",)
+    shares: Sequence[float] = SHARES
+    trials: int = 5
+    increasing: bool = False
+    seed: int = 0
+    clip: Any = None
+
+    def run(self, given: Given) -> str:
+        """Zeroes units of each network; writes `importance_<target>.csv` and draws it."""
+        text, embed = "", None if self.clip is None else self.clip.embed_texts
+        for name in self.properties:
+            property_of(["a caption"], name, embed)  # what is wrong is said before any caption is written
+        for name, target in given.targets.items():
+            found = feature_importance(
+                target,
+                given.images(target),
+                given.trainer,
+                given.captions(target),
+                list(self.properties),
+                shares=list(self.shares),
+                trials=self.trials,
+                increasing=self.increasing,
+                embed=embed,
+                seed=self.seed,
+            )
+            given.write(write_feature_importance, f"importance_{name}.csv", found)
+            given.draw(importance_figure(found), f"importance_{name}.html")
+            text += feature_importance_table(found)
+        return text

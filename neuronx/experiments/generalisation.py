@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.markup import escape
@@ -15,17 +15,23 @@ from rich.table import Column
 from rich.text import Text
 from torch import Tensor
 
+from neuronx.experiments.figures import INK, laid_out
 from neuronx.experiments.splits import Split
 from neuronx.metrics.bert_score import BertScore
 from neuronx.metrics.bootstrap import mean_and_sem
 from neuronx.metrics.captions import CaptionScores, References, score_captions
 from neuronx.metrics.constants import constant_captions, nearest_units
+from neuronx.metrics.naming import Naming, naming
 from neuronx.report.caption_scores import SCORES, numbers
+from neuronx.report.figures import COLOURS, FLOOR
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from neuronx.milannotations.dataset import Milannotations
+
 
 Captions = Mapping[str, Sequence[str]]
 """Way of writing (`pmi`, `likelihood`) -> one caption for each of the units asked for."""
@@ -160,3 +166,89 @@ def write_outcomes(path: str | Path, outcomes: Sequence[Outcome]) -> Path:
             for one in outcomes
         ],
     )
+
+
+def naming_of(outcomes: Sequence[Outcome], wanted: Sequence[Sequence[str]]) -> dict[str, dict[str, Naming]]:
+    """How often captions name the leading factor: split -> kind of caption -> share and lead of the first kind.
+
+    Args:
+        outcomes: With their captions; of each kind the first trial counts.
+        wanted: Of all units, from `Annotations.truth`; splits whose units have none are left out.
+    """
+    found: dict[str, dict[str, Naming]] = {}
+    of_split: dict[str, dict[str, Outcome]] = {}
+    for one in outcomes:
+        if one.captions:
+            of_split.setdefault(f"{one.split.experiment}: {one.split.name}", {}).setdefault(one.label, one)
+    for name, kinds in of_split.items():
+        asked = [wanted[i] for i in next(iter(kinds.values())).split.testing]
+        if any(asked):
+            found[name] = naming({label: one.captions for label, one in kinds.items()}, asked)
+    return found
+
+
+def naming_table(found: Mapping[str, Mapping[str, Naming]]) -> str:
+    """One table for each split; shares in percent."""
+    parts: list[RenderableType] = []
+    for name, kinds in found.items():
+        lead = f"{next(iter(kinds))} is better by"
+        right = [Column(text, justify="right") for text in ("names it", "95 %", lead, "95 %", "units")]
+        table = plain_table("captions", *right)
+        for place, (label, one) in enumerate(kinds.items()):
+            by = (f"{100 * one.lead:+.1f}", f"[{100 * one.lead_low:+.1f}, {100 * one.lead_high:+.1f}]")
+            table.add_row(
+                escape(label),
+                f"{100 * one.share:.1f}",
+                escape(f"[{100 * one.low:.1f}, {100 * one.high:.1f}]"),
+                *map(escape, by if place else ("", "")),
+                str(one.n),
+            )
+        parts += [Text(f"{name}: does the caption name the leading true factor? (%)"), table, Text()]
+    return as_text(*parts)
+
+
+def outcomes_figure(outcomes: Sequence[Outcome], named: Mapping[str, Mapping[str, Naming]]) -> "Figure":
+    """A row for each split, a dot for each kind of caption: BLEU-1, and where it is known, whether it names the truth.
+
+    Where there is one split only, each kind of caption has a row.
+
+    Args:
+        outcomes: Of which the first trial is drawn; of constants the better one.
+        named: Split -> kind of caption -> how often it names the leading factor.
+    """
+    from plotly.subplots import make_subplots
+
+    titles = ["BLEU-1 (x 100)", "names the leading factor (%, 95 % interval)"][: 2 if named else 1]
+    figure = make_subplots(1, len(titles), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
+    kinds: dict[str, dict[str, Outcome]] = {}
+    for one in outcomes:
+        of_kind = kinds.setdefault("constant" if one.method == CONSTANT else one.method, {})
+        split = f"{one.split.experiment}: {one.split.name}"
+        if split not in of_kind or (one.method == CONSTANT and one.scores.bleu[0] > of_kind[split].scores.bleu[0]):
+            of_kind[split] = one
+    real = [kind for kind in kinds if kind not in ("constant", NEAREST)]
+    splits = list(dict.fromkeys(split for of_kind in kinds.values() for split in of_kind))
+    several = len(splits) > 1
+    for kind, of_kind in kinds.items():
+        colour = COLOURS[real.index(kind) % len(COLOURS)] if kind in real else INK if kind == NEAREST else FLOOR
+        style: dict[str, Any] = {"name": kind, "legendgroup": kind, "mode": "markers"}
+        style["marker"] = {"color": colour, "size": 9, "symbol": "circle" if kind in real else "diamond-open"}
+        bleu = [100 * one.scores.bleu[0] for one in of_kind.values()]
+        figure.add_scatter(x=bleu, y=list(of_kind) if several else [kind], row=1, col=1, showlegend=several, **style)
+        known = {split: named[split][one.label] for split, one in of_kind.items() if split in named}
+        if known:
+            ends = {
+                "array": [100 * (one.high - one.share) for one in known.values()],
+                "arrayminus": [100 * (one.share - one.low) for one in known.values()],
+                "symmetric": False,
+                "thickness": 1,
+                "width": 3,
+            }
+            share = [100 * one.share for one in known.values()]
+            y = list(known) if several else [kind]
+            figure.add_scatter(x=share, y=y, error_x=ends, row=1, col=2, showlegend=False, **style)
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(rangemode="tozero")
+    subtitle = "trained → tested" if several else splits[0]
+    laid_out(figure, "Captions of units that were not trained on", subtitle, None, None)
+    return figure.update_layout(height=220 + 34 * (len(splits) if several else len(kinds)), width=1300)

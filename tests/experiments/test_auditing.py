@@ -2,7 +2,7 @@ import pytest
 
 from neuronx.errors import UserError
 from neuronx.experiments.auditing import audit, audit_table, wilson, write_audit
-from neuronx.experiments.properties import property_of
+from neuronx.experiments.feature_importance import property_of
 from neuronx.types import Unit
 
 

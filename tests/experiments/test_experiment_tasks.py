@@ -3,9 +3,9 @@ from dataclasses import dataclass
 import pytest
 
 from neuronx.errors import UserError
+from neuronx.experiments import Agreement, Auditing, Editing, Importance
 from neuronx.experiments.given import Given
 from neuronx.experiments.learned import Baselines, Generalisation
-from neuronx.experiments.tasks import Agreement, Auditing, Editing, Importance
 from neuronx.methods.milan.training.milan import Lesson
 from neuronx.types import Explanation, Unit
 

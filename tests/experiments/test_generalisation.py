@@ -5,7 +5,7 @@ import torch
 
 from neuronx.errors import UserError
 from neuronx.experiments.generalisation import CONSTANT, NEAREST, generalisation, outcome_table, write_outcomes
-from neuronx.experiments.labels import as_caption, captions_of, compare_labels
+from neuronx.experiments.learned import as_caption, captions_of, compare_labels
 from neuronx.experiments.splits import LEAVE_ONE_OUT, WITHIN, splits
 from neuronx.types import Explanation, Unit
 

@@ -1,6 +1,5 @@
-from neuronx.experiments.generalisation import Outcome
+from neuronx.experiments.generalisation import Outcome, naming_of, naming_table
 from neuronx.experiments.splits import Split
-from neuronx.experiments.truth import naming_of, naming_table
 from neuronx.metrics.captions import score_captions
 from neuronx.world.annotations.embedded import leading_factors
 

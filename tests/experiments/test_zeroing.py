@@ -4,13 +4,13 @@ from torch import nn
 
 from neuronx.data.in_memory import probe_of
 from neuronx.errors import UserError
-from neuronx.experiments.editing import edit, edit_table, write_edited
+from neuronx.experiments.editing import edit, edit_table, editing_figure, write_edited
 from neuronx.experiments.feature_importance import (
     feature_importance,
     feature_importance_table,
+    importance_figure,
     write_feature_importance,
 )
-from neuronx.experiments.figures import editing_figure, importance_figure
 from neuronx.experiments.zeroing import right_without
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
