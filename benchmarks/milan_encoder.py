@@ -27,7 +27,7 @@ def report() -> list[dict]:
 
 def _encoder(layout: torch.memory_format) -> dict:
     """Whole features, masks and all, beside the network as far as its last tap, on inputs that are ready."""
-    random = torchvision.load(NETWORK, "random", encoders.PYRAMID)
+    random = torchvision.load(NETWORK, "random", layers=encoders.PYRAMID)
     encoder = encoders.encoder_of(NETWORK, backbone=random.module.state_dict())
     network = encoder.target.module.to(memory_format=layout)
     used = torch.nn.Sequential(*list(network.children())[:-2])

@@ -47,9 +47,7 @@ def load(
         UserError: What cannot be imported or called, weights that do not fit, or a layer that does not exist.
     """
     module = module_of(model, weights, arguments, f"or set target.{name or 'custom'}.weights=FILE")
-    return target(
-        name or called(model), module, transform_of(transform), layers, pool, class_names_of(classes), **options
-    )
+    return target(name or called(model), module, transform, classes, layers, pool, **options)
 
 
 def module_of(
@@ -73,20 +71,20 @@ def called(model: str | nn.Module | Callable[..., nn.Module]) -> str:
 def target(
     name: str,
     module: nn.Module,
-    transform: Callable[..., Tensor],
-    layers: Layers,
-    pool: str,
-    class_names: Sequence[str] = (),
+    transform: str | Mapping[str, Any] | Callable[..., Tensor],
+    classes: str | Path | Sequence[str] | None = None,
+    layers: Layers = "",
+    pool: str = "avg",
     dictionary: str | Path | None = None,
     **options: Any,
 ) -> Target:
-    """A target of a module that is ready; all loaders end here."""
+    """A target of a module that is ready; all loaders end here, with the options of `load`."""
     return Target(
         name=name,
         module=module,
-        transform=transform,
+        transform=transform_of(transform),
         layers=pooled_layers(layers, pool),
-        class_names=tuple(class_names),
+        class_names=class_names_of(classes),
         dictionary=None if dictionary is None else dictionaries.load(dictionary),
         **options,
     )

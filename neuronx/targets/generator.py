@@ -10,7 +10,6 @@ from torch import nn
 from neuronx.errors import UserError
 from neuronx.targets.custom import called, class_names_of, module_of, target
 from neuronx.targets.latents import Latents, run, to_device_of
-from neuronx.targets.layers import Layers
 from neuronx.targets.target import Target
 
 
@@ -23,8 +22,6 @@ def load(
     truncation: float | None = None,
     scale: float = 1.0,
     output_range: tuple[float, float] = (-1.0, 1.0),
-    layers: Layers = "",
-    pool: str = "avg",
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
     domain: str = "natural",
@@ -34,7 +31,7 @@ def load(
     """Makes a target of an image generator of your own; it is called as `module(z)`, or with classes as `module(z, y)`.
 
     Args:
-        model: As in `neuronx.targets.custom.load`, as are `weights`, `layers`, `pool`, `arguments` and `name`.
+        model: As in `neuronx.targets.custom.load`, as are `weights`, `arguments` and `name`.
         weights: Of the module.
         latent_dim: Length of the latent vector; [128, 1, 1] for a tensor of that shape, and [[128], [64, 1, 1]] for
             several, which the module takes in this order, before the class.
@@ -43,13 +40,11 @@ def load(
         truncation: Latents beyond plus and minus this are drawn again.
         scale: Factor on the latents.
         output_range: What the module puts out for black and for white.
-        layers: Asked for: one, several, or layer -> pooling; "" is the picture itself.
-        pool: For layers without a pooling of their own.
         arguments: For the callable.
         name: In tables.
         domain: The kind of pictures, "shapes" or "natural", for the judges.
         hierarchy: Superclass -> the classes in it.
-        options: As `neuronx.targets.custom.target` takes them.
+        options: `layers`, `pool` and the other options of `neuronx.targets.custom.load`.
 
     Raises:
         UserError: What cannot be imported or called, weights or latents that do not fit, outputs that are no pictures,
@@ -69,7 +64,7 @@ def load(
         hierarchy=hierarchy or {},
     )
     _check(name or called(model), module, latents)
-    return target(name or called(model), module, latents, layers, pool, latents=latents, **options)
+    return target(name or called(model), module, latents, latents=latents, **options)
 
 
 def _check(name: str, module: nn.Module, latents: Latents) -> None:

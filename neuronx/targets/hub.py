@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from neuronx.errors import UserError
 from neuronx.store.download import check_reachable
-from neuronx.targets.custom import class_names_of, target
-from neuronx.targets.layers import Layers
-from neuronx.targets.preprocess import transform_of
+from neuronx.targets.custom import target
 from neuronx.targets.target import Target
 from neuronx.targets.weights import fill, plain_tensors_only, weights_file
 
@@ -25,8 +23,6 @@ def load(
     trust: bool = False,
     weights: str | Path | None = None,
     transform: str | Mapping[str, Any] | Callable[..., Tensor] = "imagenet",
-    layers: Layers = "",
-    pool: str = "avg",
     classes: str | Path | Sequence[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
@@ -40,12 +36,10 @@ def load(
         trust: Must be true: the repository's code runs with your rights.
         weights: A file of your own instead of the pretrained weights that the entry fetches.
         transform: As `neuronx.targets.custom.load` takes it.
-        layers: Asked for: one, several, or layer -> pooling; "" is the network's output.
-        pool: For layers without a pooling of their own.
         classes: Names of the outputs.
         arguments: Of the entry; `{pretrained: true}` by default, none with weights of your own.
         name: In tables; the entry's by default.
-        options: As `neuronx.targets.custom.load` takes them.
+        options: `layers`, `pool` and the other options of `neuronx.targets.custom.load`.
 
     Raises:
         UserError: Without trust, without a connection, for an entry that does not exist or fails, or an unknown layer.
@@ -59,7 +53,7 @@ def load(
         raise UserError(f"{model} of {repository} gives a {type(module).__name__}; a torch.nn.Module is needed.")
     if weights is not None:
         fill(module, weights_file(weights))
-    return target(name or model, module, transform_of(transform), layers, pool, class_names_of(classes), **options)
+    return target(name or model, module, transform, classes, **options)
 
 
 def _entry(repository: str, model: str, settings: Mapping[str, Any]) -> Any:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from neuronx.errors import UserError, unknown
 from neuronx.store.download import fetch_from_hub
-from neuronx.targets.custom import class_names_of, target
-from neuronx.targets.layers import Layers
-from neuronx.targets.preprocess import Preprocess, transform_of
+from neuronx.targets.custom import target
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.targets.weights import plain_tensors_only, weights_file
 
@@ -20,8 +19,6 @@ from neuronx.targets.weights import plain_tensors_only, weights_file
 def load(
     model: str,
     weights: str | Path = "DEFAULT",
-    layers: Layers = "",
-    pool: str = "avg",
     transform: str | Mapping[str, Any] | Callable[..., Tensor] | None = None,
     classes: str | Path | Sequence[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -33,13 +30,11 @@ def load(
     Args:
         model: Its name with the tag of its weights, such as `resnet50.a1_in1k`.
         weights: `DEFAULT` for those of the tag, fetched on first use; a file or URL of your own; or `random`.
-        layers: Asked for: one, several, or layer -> pooling; "" is the network's output.
-        pool: For layers without a pooling of their own.
         transform: As `neuronx.targets.custom.load` takes it; by default the one that timm gives with the weights.
         classes: Names of the outputs, such as `imagenet`; none by default.
         arguments: Of the network, such as `{num_classes: 10}`.
         name: In tables; the model's by default.
-        options: As `neuronx.targets.custom.load` takes them.
+        options: `layers`, `pool` and the other options of `neuronx.targets.custom.load`.
 
     Raises:
         UserError: An unknown network, weights that cannot be fetched or do not fit, an unknown layer.
@@ -64,7 +59,7 @@ def load(
         ) from error
     if transform is None:
         transform = _transform(timm.data.resolve_model_data_config(module))
-    return target(name or model, module, transform_of(transform), layers, pool, class_names_of(classes), **options)
+    return target(name or model, module, transform, classes, **options)
 
 
 def _fetched(model: str, key: str) -> Path:

@@ -11,9 +11,8 @@ from torch import Tensor
 from neuronx.errors import UserError, unknown
 from neuronx.store.cache import data_root
 from neuronx.store.download import fetch
-from neuronx.targets.custom import class_names_of, target
-from neuronx.targets.layers import Layers
-from neuronx.targets.preprocess import Preprocess, transform_of
+from neuronx.targets.custom import target
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.targets.weights import environment, fill, hash_in, plain_tensors_only, weights_file
 
@@ -21,8 +20,6 @@ from neuronx.targets.weights import environment, fill, hash_in, plain_tensors_on
 def load(
     model: str,
     weights: str | Path = "DEFAULT",
-    layers: Layers = "",
-    pool: str = "avg",
     transform: str | Mapping[str, Any] | Callable[..., Tensor] | None = None,
     classes: str | Path | Sequence[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -35,14 +32,12 @@ def load(
         model: Its name, such as `resnet50`.
         weights: One of torchvision's names (`IMAGENET1K_V1`, `DEFAULT`), fetched on first use and checked; a file or
             URL of your own; or `random`.
-        layers: Asked for: one, several, or layer -> pooling; "" is the network's output.
-        pool: For layers without a pooling of their own.
         transform: As `neuronx.targets.custom.load` takes it; by default the one that the weights were evaluated with,
             and `imagenet` for a file of your own.
         classes: Names of the outputs; by default those that come with the weights.
         arguments: Of the network, such as `{num_classes: 365}`.
         name: In tables; the model's by default.
-        options: As `neuronx.targets.custom.load` takes them.
+        options: `layers`, `pool` and the other options of `neuronx.targets.custom.load`.
 
     Raises:
         UserError: An unknown network, weights that do not exist, cannot be fetched or do not fit, an unknown layer.
@@ -56,13 +51,12 @@ def load(
         with _cached(published.url, name or "torchvision"), plain_tensors_only():
             module = get_model(model, weights=published, **given)
         transform = _transform(published.transforms()) if transform is None else transform
-        names = published.meta.get("categories", ()) if classes is None else class_names_of(classes)
+        classes = published.meta.get("categories", ()) if classes is None else classes
     else:
         module = get_model(model, weights=None, **given)
         if str(weights) != "random":
             fill(module, weights_file(weights, f"or set target.{name or 'torchvision'}.weights=FILE"))
-        names = class_names_of(classes)
-    return target(name or model, module, transform_of(transform or "imagenet"), layers, pool, names, **options)
+    return target(name or model, module, transform or "imagenet", classes, **options)
 
 
 def _published(model: str, weights: str) -> Any:

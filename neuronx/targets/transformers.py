@@ -8,16 +8,13 @@ from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.store.download import check_reachable
-from neuronx.targets.custom import class_names_of, target
-from neuronx.targets.layers import Layers
-from neuronx.targets.preprocess import Preprocess, transform_of
+from neuronx.targets.custom import target
+from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
 
 def load(
     model: str | Path,
-    layers: Layers = "",
-    pool: str = "avg",
     transform: str | Mapping[str, Any] | Callable[..., Tensor] | None = None,
     classes: str | Path | Sequence[str] | None = None,
     name: str | None = None,
@@ -27,12 +24,10 @@ def load(
 
     Args:
         model: Name on the hub, such as `google/vit-base-patch16-224`, or a folder with the same files.
-        layers: Asked for: one, several, or layer -> pooling; "" is the network's output.
-        pool: For layers without a pooling of their own.
         transform: As `neuronx.targets.custom.load` takes it; by default what the model's image processor does.
         classes: Names of the outputs; by default those of the model's configuration.
         name: In tables; by default the last part of `model`.
-        options: As `neuronx.targets.custom.load` takes them.
+        options: `layers`, `pool` and the other options of `neuronx.targets.custom.load`.
 
     Raises:
         UserError: No such model or folder, no connection, an image processor that does more than scale, crop and
@@ -43,9 +38,8 @@ def load(
     module = _pretrained(_maker(str(model)), str(model))
     if transform is None:
         transform = _transform(_pretrained(AutoImageProcessor, str(model)).to_dict())
-    names = class_names_of(classes) if classes is not None else _class_names(module.config)
-    label = name or Path(str(model)).name
-    return target(label, module, transform_of(transform), layers, pool, names, **options)
+    classes = _class_names(module.config) if classes is None else classes
+    return target(name or Path(str(model)).name, module, transform, classes, **options)
 
 
 def _maker(model: str) -> Any:

@@ -146,9 +146,9 @@ def load(
         name or path.stem,
         module,
         Preprocess(mean=card["mean"], std=card["std"]),
-        card["layers"] if layers is None else layers,
-        pool,
         card["classes"],
+        layers=card["layers"] if layers is None else layers,
+        pool=pool,
         input_size=SIDE,
         **options,
     )

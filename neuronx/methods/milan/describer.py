@@ -181,7 +181,7 @@ def encoder_of(
         return network
     if isinstance(network, str) and network in BACKBONES:
         usual = BACKBONES[network]
-        target = _filled(network, backbone) if backbone else torchvision.load(network, "IMAGENET1K_V1", usual)
+        target = _filled(network, backbone) if backbone else torchvision.load(network, "IMAGENET1K_V1", layers=usual)
         return RegionEncoder(_normalising(target), tuple(taps or usual), None, published_masks)
     part = network if isinstance(network, Target) else _trained_part(network)
     if isinstance(part, Clip):
@@ -389,7 +389,7 @@ class _AllTapsRead(Exception):
 
 
 def _filled(network: str, backbone: Mapping[str, Tensor]) -> Target:
-    target = torchvision.load(network, "random", BACKBONES[network])
+    target = torchvision.load(network, "random", layers=BACKBONES[network])
     own = target.module.state_dict()
     for name, value in own.items():
         if name in backbone and backbone[name].shape == value.shape:
