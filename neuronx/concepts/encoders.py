@@ -42,7 +42,7 @@ class Encoder:
     @torch.inference_mode()
     def embed(self, texts: list[str], batch_size: int) -> Tensor:
         """Unit text embeddings (C, D) float32, made in batches of `batch_size`, on a GPU where there is one."""
-        device = _device()
+        device = own_device()
         starts = tqdm(range(0, len(texts), batch_size), "phrases", disable=None if len(texts) > batch_size else True)
         self.model.to(device)
         try:
@@ -66,7 +66,7 @@ class Encoder:
         )
 
 
-def _device() -> torch.device:
+def own_device() -> torch.device:
     """This process's GPU, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")

@@ -1,7 +1,7 @@
 """Linear Explanations as a method: each unit as a short weighted sum of concepts."""
 
 import logging
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,11 +10,10 @@ from torch import Tensor
 from neuronx.errors import UserError, unknown
 from neuronx.methods.linear import elastic_net
 from neuronx.methods.linear.module import LinearHeads
-from neuronx.methods.linear.moments import Moments
-from neuronx.methods.linear.rows import Rows, fit
+from neuronx.methods.linear.moments import Moments, Rows
 from neuronx.methods.linear.search import Formulas, forward, greedy, top
 from neuronx.methods.linear.solvers import ProximalNet, saga
-from neuronx.types import Activations, Concepts, ConceptSource, Explanation, TrainerFactory
+from neuronx.types import Activations, Concepts, ConceptSource, Explanation, TrainerFactory, Unit
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -162,10 +161,10 @@ class LinearExplanations:
         return self.fit(target, probe, trainer).explanations()
 
     def fit(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> LinearHeads:
-        """Fits the units asked for of all layers at once, as one module.
+        """Fits the units asked for of all layers at once.
 
-        Fits on the train images and chooses on the val images. The module reads the scores of all concepts of the
-        source, in its order, and knows each unit's strongest train images.
+        Fits on the train images and chooses on the val images. The heads read the scores of all concepts of the source,
+        in its order, and know each unit's strongest train images.
 
         Raises:
             UserError: With fewer than 10 images in train or val, no concept that shows up, activations or scores that
@@ -188,14 +187,33 @@ class LinearExplanations:
         units = tuple(one.units[k] for one, chosen in zip(layers, columns, strict=True) for k in chosen.tolist())
 
         rows = Rows(found.scores, kept, [one.values for one in layers], columns, train, val)
+        return self.fit_rows(rows, found, units, torch.cat(evidence))
+
+    def fit_rows(self, rows: Rows, concepts: Concepts, units: tuple[Unit, ...], evidence: Tensor) -> LinearHeads:
+        """Fits recorded units; `evidence` (K, E) are images that show them at their strongest."""
         ranking = None
         if self.solver != "exact":
-            some, ranking = self._shortlist(rows, trainer)
-            kept, rows = kept[some], rows.of_concepts(some)
-        heads = LinearHeads(found.names, units, self.max_length, partial(self._search, ranking), kept)
-        fit(heads, rows, trainer(max_epochs=1, precision="32-true"))  # recorded numbers are added up as they are
-        heads.evidence, heads.encoders = torch.cat(evidence), found.encoders
-        return heads
+            some, ranking = self._shortlist(rows)
+            rows = replace(rows, concepts=rows.concepts[some])
+        train, val = rows.moments(rows.train), rows.moments(rows.val)
+        broken = ~(train.unit_mean + train.squares + val.unit_mean + val.squares).isfinite()
+        if broken.any():
+            raise UserError(
+                f"Unit `{units[int(broken.nonzero()[0])]}` has values that are NaN or infinite, and so have "
+                f"{int(broken.sum()) - 1} others: check the network's weights and its preprocessing."
+            )
+        formulas = self._search(ranking, train, val)
+        chosen = formulas.chosen.cpu()
+        return LinearHeads(
+            concepts.names,
+            units,
+            columns=torch.where(chosen >= 0, rows.concepts[chosen.clamp(min=0)], -1),
+            weights=formulas.weights.cpu(),
+            bias=formulas.bias.cpu(),
+            correlation=formulas.correlation.cpu(),
+            evidence=evidence,
+            encoders=concepts.encoders,
+        )
 
     def _search(self, ranking: Tensor | None, train: Moments, val: Moments) -> Formulas:
         if self.search == "forward":
@@ -212,17 +230,15 @@ class LinearExplanations:
         """Concepts in rank that a search can get to."""
         return self.max_length * (2 if self.search == "top" else self.width)
 
-    def _shortlist(self, rows: Rows, trainer: TrainerFactory) -> tuple[Tensor, Tensor]:
+    def _shortlist(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """The concepts that rank high for some unit (C',), and the ranking (K, M) among them."""
         if self.solver == "saga":
             weights, left = saga(
                 *rows.read(rows.train), self.lam, self.alpha, epochs=self.epochs or 500, seed=self.seed
             )
         else:
-            count = sum(len(columns) for columns in rows.units)
-            net = ProximalNet(len(rows.concepts), count, self.lam, self.alpha)
-            fit(net, rows, trainer(max_epochs=self.epochs or 2000, limit_val_batches=0, precision="32-true"))
-            weights, left = net.net.detach().cpu(), net.left.detach().cpu()
+            net = ProximalNet(rows, self.lam, self.alpha).fit(self.epochs or 2000)
+            weights, left = net.net.cpu(), net.left.cpu()
         ranking = elastic_net.ranking(weights, left, self._depth())
         while len(some := ranking.unique()) > self.most and ranking.shape[1] > 1:
             ranking = ranking[:, : ranking.shape[1] // 2]

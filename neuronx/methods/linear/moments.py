@@ -4,12 +4,14 @@ One pass adds them up in float64, batch by batch and rank by rank. Batches are m
 LeVeque 1983), so the order and the sizes of the batches change nothing but the last bits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from neuronx.concepts.encoders import own_device
 
 _BLOCK = (
     128  # Columns of the Gram matrix made at once: wide enough for the matrix product, narrow enough to skip its half.
@@ -73,10 +75,11 @@ class Moments:
         """The moments over the images of all processes, the same on each; itself where there is only one process."""
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return self
-        sums = torch.cat(
-            [self.unit_mean.new_tensor([self.count]), self.count * self.concept_mean, self.count * self.unit_mean]
+        sums = over_ranks(
+            torch.cat(
+                [self.unit_mean.new_tensor([self.count]), self.count * self.concept_mean, self.count * self.unit_mean]
+            )
         )
-        dist.all_reduce(sums)
         n = int(sums[0])
         mean = sums[1:] / max(n, 1)
         concept_mean, unit_mean = mean[: len(self.concept_mean)], mean[len(self.concept_mean) :]
@@ -87,9 +90,7 @@ class Moments:
             self.cross + self.count * torch.outer(x, y),
             self.squares + self.count * y * y,
         )
-        for part in parts:
-            dist.all_reduce(part)
-        return Moments(n, concept_mean, unit_mean, *parts)
+        return Moments(n, concept_mean, unit_mean, *map(over_ranks, parts))
 
 
 def _varies(squares: Tensor, mean: Tensor, count: int) -> Tensor:
@@ -161,3 +162,62 @@ def moments(batches: Iterable[tuple[Tensor, Tensor]]) -> Moments:
     if running is None:
         raise ValueError("moments need at least one batch")
     return running.moments()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Recorded numbers of the images of train and of val: concept scores (B, C) beside activations (B, K).
+
+    Each process goes through its share of the images; sums are brought together by `Moments.over_ranks`.
+
+    Attributes:
+        scores: (N, C') of all concepts.
+        concepts: (C,) int64, the columns of `scores` that take part.
+        values: One (N, K') for each layer; memory-mapped as a rule.
+        units: For each layer (K,) int64, the columns that take part; batches hold the layers side by side.
+        train: Images to fit on.
+        val: Images to choose on.
+        batch_size: Images at a time, at most.
+    """
+
+    scores: Tensor
+    concepts: Tensor
+    values: Sequence[Tensor]
+    units: Sequence[Tensor]
+    train: Tensor
+    val: Tensor
+    batch_size: int = 1024
+
+    def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B, C) and activations (B, K) of some images, float32."""
+        values = [layer[rows][:, columns] for layer, columns in zip(self.values, self.units, strict=True)]
+        return self.scores[rows][:, self.concepts].float(), torch.cat(values, 1).float()
+
+    def batches(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's batches of some images, on its GPU or the CPU."""
+        device = own_device()
+        return (tuple(part.to(device) for part in self.read(batch)) for batch in shares(rows, self.batch_size))  # type: ignore[misc]
+
+    def moments(self, rows: Tensor) -> Moments:
+        """The moments of some images, added up over the processes."""
+        running = RunningMoments(len(self.concepts), sum(map(len, self.units)), own_device())
+        for scores, values in self.batches(rows):
+            running.add(scores, values)
+        return running.moments().over_ranks()
+
+
+def shares(rows: Tensor, batch_size: int, rank: int | None = None, world: int | None = None) -> tuple[Tensor, ...]:
+    """A process's batches of rows: no image twice, and as many batches for every process."""
+    if rank is None or world is None:
+        shared = dist.is_available() and dist.is_initialized()
+        rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+    rounds = max(1, -(-len(rows) // (batch_size * world)))
+    return rows.tensor_split(rounds * world)[rank::world]
+
+
+def over_ranks(values: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values

@@ -4,17 +4,18 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-import torch.distributed as dist
-from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softshrink
 from tqdm import tqdm
 
+from neuronx.concepts.encoders import own_device
 from neuronx.errors import UserError
 from neuronx.methods.linear.elastic_net import violations
+from neuronx.methods.linear.moments import Rows, over_ranks
+
+log = logging.getLogger(__name__)
 
 GROUP = 128  # units fitted together, as published
 BATCH = 512
@@ -102,10 +103,7 @@ class _Shuffled:
             yield self.x[rows], self.y[rows], rows
 
 
-log = logging.getLogger(__name__)
-
-
-class ProximalNet(LightningModule):
+class ProximalNet:
     """Elastic nets of K units on C concepts, standardised by the train rows; see `elastic_net` for the criterion.
 
     The first epoch finds means and deviations, the second how steep the criterion can be; then each takes a step.
@@ -116,87 +114,72 @@ class ProximalNet(LightningModule):
         residual: Largest residual of the optimality conditions over all units; infinite until known.
     """
 
-    def __init__(
-        self, concepts: int, units: int, lam: float = 0.05, alpha: float = 0.99, tolerance: float = 1e-4
-    ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.l1, self.l2, self.tolerance = lam, lam / alpha * (1 - alpha), tolerance
-        self.net = nn.Parameter(torch.zeros(units, concepts))
-        self.left = nn.Parameter(torch.zeros(units, concepts), requires_grad=False)
-        self.residual = float("inf")
-        self.steepness = 0.0
-
-    def configure_optimizers(self) -> list[Any]:
-        """None: the steps are taken at the end of each epoch."""
-        return []
-
-    def on_fit_start(self) -> None:
+    def __init__(self, rows: Rows, lam: float = 0.05, alpha: float = 0.99, tolerance: float = 1e-4) -> None:
         """Starts at zero."""
-        units, concepts = self.net.shape
-        self.scales = [_Scale(concepts, self.device), _Scale(units, self.device)]
-        self.ahead = torch.zeros_like(self.net.data)  # where the next gradient is taken
-        self.momentum = self.ahead.new_zeros(units, 1)
-        self.age = self.ahead.new_ones(units, 1)
-        self.gradient = torch.zeros_like(self.ahead)
+        self.rows, self.l1, self.l2, self.tolerance = rows, lam, lam / alpha * (1 - alpha), tolerance
+        units, concepts, device = sum(map(len, rows.units)), len(rows.concepts), own_device()
+        self.scales = [_Scale(concepts, device), _Scale(units, device)]
+        self.net, self.left, self.ahead, self.gradient = (
+            torch.zeros(units, concepts, device=device) for _ in range(4)
+        )  # the next gradient is taken at `ahead`
+        self.momentum, self.age = self.net.new_zeros(units, 1), self.net.new_ones(units, 1)
+        self.residual, self.steepness = float("inf"), 0.0
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def fit(self, epochs: int = 2000) -> "ProximalNet":
+        """Goes through the train rows until the weights are good enough, or the epochs run out, and says so."""
+        for epoch in range(epochs):
+            for batch in self.rows.batches(self.rows.train):
+                if len(batch[0]):
+                    self._add(batch, epoch)
+            if epoch == 0:
+                for scale in self.scales:
+                    scale.finish()
+            elif self._good_enough(epoch):
+                return self
+        log.warning(
+            "the proximal solver stopped after %d epochs at a residual of %.1e (wanted %.1e)",
+            *(epochs, self.residual, self.tolerance),
+        )
+        return self
+
+    def _add(self, batch: tuple[Tensor, Tensor], epoch: int) -> None:
         """Adds one batch of (concept scores (B, C), activations (B, K))."""
-        if self.trainer.received_sigterm:
-            raise SystemExit(143)
-        if not len(batch[0]):
-            return
-        if self.current_epoch == 0:
+        if epoch == 0:
             for scale, values in zip(self.scales, batch, strict=True):
                 scale.add(values)
             return
         x, y = (scale.standardise(values) for scale, values in zip(self.scales, batch, strict=True))
-        if self.current_epoch == 1:
+        if epoch == 1:
             # The largest eigenvalue of an average is at most the average of the largest eigenvalues.
             small = x @ x.T if len(x) < x.shape[1] else x.T @ x
             self.steepness += float(torch.linalg.eigvalsh(small)[-1])
         self.gradient.addmm_((y - x @ self.ahead.T).T, x)
 
-    @torch.no_grad()
-    def on_train_epoch_end(self) -> None:
-        """Takes a step, or stops when the weights are good enough."""
-        if self.current_epoch == 0:
-            for scale in self.scales:
-                scale.finish()
-            return
+    def _good_enough(self, epoch: int) -> bool:
+        """Whether the weights are, after an epoch; otherwise takes a step."""
         n = self.scales[0].count
-        if self.current_epoch == 1:
-            self.steepness = 1.01 * float(_sum(torch.tensor(self.steepness, device=self.device))) / n + self.l2
-        left_ahead = _sum(self.gradient) / n
+        if epoch == 1:
+            steepness = over_ranks(self.net.new_tensor(self.steepness))
+            self.steepness = 1.01 * float(steepness) / n + self.l2
+        left_ahead = over_ranks(self.gradient) / n
         self.gradient.zero_()
         # The residual is affine in the weights, so that at `net` follows from those at `ahead` and at the net before.
-        self.left.data = (left_ahead + self.momentum * self.left) / (1 + self.momentum)
-        self.residual = float(violations(self.net.data, self.left.data, self.l1, self.l2).max())
-        if self.residual <= self.tolerance:
-            self.trainer.should_stop = True
-            return
-        self._step(left_ahead)
+        self.left = (left_ahead + self.momentum * self.left) / (1 + self.momentum)
+        self.residual = float(violations(self.net, self.left, self.l1, self.l2).max())
+        if self.residual > self.tolerance:
+            self._step(left_ahead)
+        return self.residual <= self.tolerance
 
     def _step(self, left_ahead: Tensor) -> None:
         slope = left_ahead - self.l2 * self.ahead
         new = softshrink(self.ahead + slope / self.steepness, self.l1 / self.steepness)
-        moved = new - self.net.data
+        moved = new - self.net
         overshot = ((self.ahead - new) * moved).sum(1, keepdim=True) > 0
         age = torch.where(overshot, 1.0, (1 + (1 + 4 * self.age**2).sqrt()) / 2)
         self.momentum = torch.where(overshot, 0.0, (self.age - 1) / age)
         self.age = age
         self.ahead = new + self.momentum * moved
-        self.net.data = new
-
-    def on_fit_end(self) -> None:
-        """Says so when the epochs ran out first."""
-        if self.residual > self.tolerance:
-            log.warning(
-                "the proximal solver stopped after %d epochs at a residual of %.1e (wanted %.1e)",
-                self.current_epoch,
-                self.residual,
-                self.tolerance,
-            )
+        self.net = new
 
 
 class _Scale:
@@ -217,19 +200,12 @@ class _Scale:
         self.count = count
 
     def finish(self) -> None:
-        total = _sum(torch.tensor(float(self.count), device=self.mean.device))
-        mean = _sum(self.count * self.mean) / total
-        squares = _sum(self.squares + self.count * (self.mean - mean).square())
+        total = over_ranks(torch.tensor(float(self.count), device=self.mean.device))
+        mean = over_ranks(self.count * self.mean) / total
+        squares = over_ranks(self.squares + self.count * (self.mean - mean).square())
         self.count, self.mean = int(total), mean
         deviation = (squares / (self.count - 1)).sqrt()
         self.inverse = torch.where(deviation > 1e-12 * mean.abs(), 1 / deviation, 0.0)
 
     def standardise(self, values: Tensor) -> Tensor:
         return ((values.to(self.mean.dtype) - self.mean) * self.inverse).float()
-
-
-def _sum(values: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        values = values.clone()
-        dist.all_reduce(values)
-    return values

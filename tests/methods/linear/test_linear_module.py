@@ -1,15 +1,17 @@
-from functools import partial
-from types import SimpleNamespace
+"""Linear heads, and the rows of recorded numbers that they are fitted on."""
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as processes
 from linear_cases import planted
 
 from neuronx.errors import UserError
+from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.linear.module import LinearHeads
-from neuronx.methods.linear.rows import Rows, fit
+from neuronx.methods.linear.moments import Rows, shares
 from neuronx.methods.linear.search import forward
-from neuronx.types import Unit
+from neuronx.types import Concepts, Unit
 
 CASE = planted(images=101, units=6)
 NAMES = tuple(f"concept {c}" for c in range(40))
@@ -22,29 +24,27 @@ def rows(case=CASE, concepts=None, batch_size=16):
     return Rows(case.scores, chosen, values, [torch.arange(4), torch.arange(2)], case.train, case.val, batch_size)
 
 
-def fitted(trainer, data=None, read=None):
-    heads = LinearHeads(NAMES, UNITS, 10, partial(forward, max_length=10), read)
-    fit(heads, data or rows(), trainer(max_epochs=1))
-    return heads
+def fitted(data=None):
+    concepts = Concepts(NAMES, CASE.scores, ("digest",))
+    return LinearExplanations(None).fit_rows(data or rows(), concepts, UNITS, torch.arange(12).view(6, 2))
 
 
-def test_one_pass_of_the_trainer_is_the_fit_on_the_moments(trainer):
-    heads, expected = fitted(trainer), forward(CASE.moments("train"), CASE.moments("val"))
+def test_one_pass_is_the_fit_on_the_moments():
+    heads, expected = fitted(), forward(CASE.moments("train"), CASE.moments("val"))
     assert torch.equal(heads.columns, expected.chosen)
-    torch.testing.assert_close(heads.weights.data, expected.weights, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(heads.bias.data, expected.bias, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(heads.correlation.data, expected.correlation, rtol=1e-10, atol=1e-12)
+    for name in ("weights", "bias", "correlation"):
+        torch.testing.assert_close(getattr(heads, name), getattr(expected, name), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_the_batch_size_does_not_matter(trainer, batch_size):
-    heads, other = fitted(trainer), fitted(trainer, rows(batch_size=batch_size))
+def test_the_batch_size_does_not_matter(batch_size):
+    heads, other = fitted(), fitted(rows(batch_size=batch_size))
     assert torch.equal(heads.columns, other.columns)
     torch.testing.assert_close(heads.weights, other.weights, rtol=1e-10, atol=1e-12)
 
 
-def test_predicts_any_image(trainer):
-    heads = fitted(trainer)
+def test_predicts_any_image():
+    heads = fitted()
     predicted = heads(CASE.scores[CASE.test])
     terms = heads.explanations()
     for k, unit in enumerate(UNITS):
@@ -54,28 +54,24 @@ def test_predicts_any_image(trainer):
     r = torch.corrcoef(torch.stack([predicted[:, 0], CASE.values[CASE.test, 0].double()]))[0, 1]
     assert r > 0.7
     assert heads.weight.shape == (6, 40) and heads.weight.is_sparse
-    done = trainer().predict(heads, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(CASE.scores), 50))
-    torch.testing.assert_close(torch.cat(done)[CASE.test], predicted)
 
 
-def test_terms_stand_by_weight(trainer):
-    for one in fitted(trainer).explanations():
+def test_terms_stand_by_weight():
+    for one in fitted().explanations():
         weights = [w for _, w in one.terms]
         assert weights == sorted(weights, reverse=True) and weights
         assert dict(one.notes).keys() == {"val correlation"}
 
 
-def test_reading_some_concepts_only(trainer):
-    read = torch.tensor([c for c in range(40) if c % 3])
-    heads = fitted(trainer, rows(concepts=read), read)
+def test_reading_some_concepts_only():
+    heads = fitted(rows(concepts=torch.tensor([c for c in range(40) if c % 3])))
     chosen = heads.columns[heads.columns >= 0]
     assert (chosen % 3 != 0).all()
     assert heads(CASE.scores).shape == (101, 6)
 
 
-def test_saved_and_loaded_heads_are_the_same(trainer, tmp_path):
-    heads = fitted(trainer)
-    heads.evidence, heads.encoders = torch.arange(12).view(6, 2), ("digest",)
+def test_saved_and_loaded_heads_are_the_same(tmp_path):
+    heads = fitted()
     again = LinearHeads.load(heads.save(tmp_path / "run" / "heads.safetensors"))
     assert again.explanations() == heads.explanations()
     assert again.explanations()[1].evidence == (2, 3)
@@ -97,36 +93,39 @@ def test_other_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_named(trainer, bad):
-    values = CASE.values.clone()
-    values[CASE.val[3], 4] = bad
+def test_what_is_not_finite_is_named(bad):
     broken = planted(images=101, units=6)
-    object.__setattr__(broken, "values", values)
+    broken.values[CASE.val[3], 4] = bad
     with pytest.raises(UserError, match="Unit `layer:4` has values that are NaN or infinite"):
-        fitted(trainer, rows(broken))
-
-
-def test_heads_without_a_search_cannot_be_fitted(trainer):
-    with pytest.raises(ValueError, match="without a search"):
-        fit(LinearHeads(NAMES, UNITS, 10), rows(), trainer(max_epochs=1))
+        fitted(rows(broken))
 
 
 def test_every_rank_gets_as_many_batches_and_no_image_twice():
     for n, world, size in ((101, 2, 16), (70, 4, 1000), (5, 7, 2), (64, 3, 8)):
-        data = rows(batch_size=size)
-        data.train = torch.arange(n)
-        shares = []
-        for rank in range(world):
-            data.trainer = SimpleNamespace(global_rank=rank, world_size=world)
-            shares.append(list(data.train_dataloader().sampler))
-        assert len({len(share) for share in shares}) == 1
-        assert sorted(row for share in shares for batch in share for row in batch) == list(range(n))
-        assert max(len(batch) for share in shares for batch in share) <= size
+        of_ranks = [shares(torch.arange(n), size, rank, world) for rank in range(world)]
+        assert len({len(share) for share in of_ranks}) == 1
+        assert sorted(row for share in of_ranks for batch in share for row in batch.tolist()) == list(range(n))
+        assert max(len(batch) for share in of_ranks for batch in share) <= size
+
+
+def fit_one_rank(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    for solver in ("exact", "prox"):
+        method = LinearExplanations(None, solver=solver)
+        heads = method.fit_rows(rows(), Concepts(NAMES, CASE.scores), UNITS, torch.arange(12).view(6, 2))
+        heads.save(f"{folder}/{solver}-{rank}.safetensors")
+    dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(trainer):
-    alone, together = fitted(trainer), fitted(partial(trainer, devices=2, strategy="ddp_spawn"))
-    assert torch.equal(alone.columns, together.columns)
-    for name in ("weights", "bias", "correlation"):
-        torch.testing.assert_close(getattr(alone, name), getattr(together, name), rtol=1e-10, atol=1e-10)
+def test_two_processes_give_what_one_gives(tmp_path):
+    processes.spawn(fit_one_rank, (str(tmp_path),), nprocs=2)
+    for solver in ("exact", "prox"):
+        alone = LinearExplanations(None, solver=solver).fit_rows(
+            rows(), Concepts(NAMES, CASE.scores), UNITS, torch.arange(12).view(6, 2)
+        )
+        for rank in range(2):
+            together = LinearHeads.load(tmp_path / f"{solver}-{rank}.safetensors")
+            assert torch.equal(alone.columns, together.columns)
+            for name in ("weights", "bias", "correlation"):
+                torch.testing.assert_close(getattr(alone, name), getattr(together, name), rtol=1e-10, atol=1e-10)

@@ -9,7 +9,7 @@ from linear_cases import planted
 
 from neuronx.errors import UserError
 from neuronx.methods.linear.elastic_net import kkt_residual, objective, solve, standardised
-from neuronx.methods.linear.rows import Rows, fit
+from neuronx.methods.linear.moments import Rows
 from neuronx.methods.linear.solvers import ProximalNet, saga
 
 CASE = planted()
@@ -22,15 +22,13 @@ def rows(batch_size=100):
     return Rows(CASE.scores, *everything, CASE.train, CASE.val, batch_size)
 
 
-def proximal(trainer, tolerance=1e-4, epochs=2000, batch_size=100):
-    net = ProximalNet(40, 12, tolerance=tolerance)
-    fit(net, rows(batch_size), trainer(max_epochs=epochs, limit_val_batches=0))
-    return net
+def proximal(tolerance=1e-4, epochs=2000, batch_size=100):
+    return ProximalNet(rows(batch_size), tolerance=tolerance).fit(epochs)
 
 
-def test_proximal_steps_reach_the_exact_optimum(trainer):
-    net = proximal(trainer, 1e-5)
-    weights = net.net.detach().double()
+def test_proximal_steps_reach_the_exact_optimum():
+    net = proximal(1e-5)
+    weights = net.net.double()
     assert net.residual < 1e-5
     assert kkt_residual(PROBLEM, weights).max() < 2e-5
     excess = objective(PROBLEM, weights) - objective(PROBLEM, EXACT)
@@ -39,23 +37,22 @@ def test_proximal_steps_reach_the_exact_optimum(trainer):
     torch.testing.assert_close(net.left.double(), PROBLEM.cross - weights @ PROBLEM.gram, atol=1e-4, rtol=0)
 
 
-def test_proximal_steps_do_not_depend_on_the_batches(trainer):
-    one, other = proximal(trainer, batch_size=37), proximal(trainer, batch_size=1000)
+def test_proximal_steps_do_not_depend_on_the_batches():
+    one, other = proximal(batch_size=37), proximal(batch_size=1000)
     torch.testing.assert_close(one.net, other.net, atol=1e-3, rtol=0)
 
 
-def test_running_out_of_epochs_is_said(trainer, caplog):
+def test_running_out_of_epochs_is_said(caplog):
     with caplog.at_level(logging.WARNING, logger="neuronx"):
-        proximal(trainer, 1e-7, epochs=5)
+        proximal(1e-7, epochs=5)
     assert "stopped after 5 epochs at a residual" in caplog.text
 
 
-def test_dead_units_and_concepts_are_left_out_of_proximal_steps(trainer):
+def test_dead_units_and_concepts_are_left_out_of_proximal_steps():
     scores, values = CASE.scores.clone(), CASE.values.clone()
     scores[:, 5], values[:, 2] = 0.25, 1.5
     data = Rows(scores, torch.arange(40), [values], [torch.arange(12)], CASE.train, CASE.val, 100)
-    net = ProximalNet(40, 12)
-    fit(net, data, trainer(max_epochs=2000, limit_val_batches=0))
+    net = ProximalNet(data).fit()
     assert net.residual < 1e-4 and not net.net[2].any() and not net.net[:, 5].any()
 
 
