@@ -238,17 +238,17 @@ def mark_unjudged(known: Collection[str], rows: Sequence[Row]) -> list[Row]:
 def random_rows(rows: Sequence[Row], pool: Sequence[str], seed: int) -> list[Row]:
     """The baseline `random-<method>`: beside each row one with random concepts; none where the pool has no others."""
     drawn: list[Row] = []
+    without: dict[str, list[str]] = {}
     for row in rows:
-        other = randomised(row.explanation, pool, f"{seed}/{row.method}")
+        method, other = RANDOM + row.method, randomised(row.explanation, pool, f"{seed}/{row.method}")
         if other is None:
-            log.warning(
-                "%s%s is left out for unit %s: all concepts that could be drawn are those of its explanation.",
-                RANDOM,
-                row.method,
-                row.explanation.unit,
-            )
+            without.setdefault(method, []).append(str(row.explanation.unit))
         else:
-            drawn.append(replace(row, method=RANDOM + row.method, explanation=other))
+            drawn.append(replace(row, method=method, explanation=other))
+    for method, units in without.items():
+        shown = ", ".join(units[:5]) + (", ..." if len(units) > 5 else "")
+        why = "there are no concepts to draw but those of their own explanations"
+        log.warning("%s is left out for %d units (%s): %s.", method, len(units), shown, why)
     return drawn
 
 
@@ -304,16 +304,16 @@ def rows_of_sums(
         sound = [_whole(row) for row in method.rows if row.status == "ok"]
         unjudged = {unit for unit, own in parts.items() if any(row.status == "unjudged" for row in own)}
         scored = [unit for unit in dict.fromkeys(sound) if unit not in unjudged]
+        # A part of an unjudged unit goes to a place after the last, which is cut off.
+        place = {unit: at for at, unit in enumerate(scored)}
         columns = {unit: column for column, unit in enumerate(recorded[method.layer].units)}
         whole = []
-        for unit in [*scored, *(unit for unit in parts if unit not in scored)]:
+        for unit in [*scored, *(unit for unit in parts if unit not in place)]:
             others = "broken" if all(row.status == "broken" for row in parts[unit]) else "inactive"
-            status = "ok" if unit in scored else "unjudged" if unit in unjudged else others
+            status = "ok" if unit in place else "unjudged" if unit in unjudged else others
             text = " | ".join(str(row.explanation) for row in parts[unit])
             name = method.rows[0].method.removesuffix(PARTS)
             whole.append(Row(name, Explanation(unit, ((text, 1.0),)), columns[unit], status))
-        # A part of an unjudged unit goes to a place after the last, which is cut off.
-        place = {unit: at for at, unit in enumerate(scored)}
         predictor = fit_sum(
             method.predictor,
             torch.tensor([place.get(unit, len(scored)) for unit in sound], dtype=torch.int64),

@@ -167,7 +167,7 @@ def test_random_concepts_are_never_those_of_the_explanation(world, trainer, capl
     scores = run(Correlation(), {"said": plain_words}, layer, probe, judge, trainer, ("c1",))
     by_chance = {one.unit.index: one.explanation for one in scores if one.method == "random-said"}
     assert by_chance == {0: "c1", 2: "c1", 4: "c1"}
-    assert "random-said is left out for unit layer:1" in caplog.text
+    assert "random-said is left out for 3 units (layer:1, layer:3, layer:5)" in caplog.text
 
 
 def test_random_rows_have_the_status_of_their_unit_where_others_are_left_out(world, trainer):
@@ -204,6 +204,17 @@ def test_ceiling_may_use_so_many_concepts(world, trainer):
     scores = run(Correlation(floors=False, ceiling_concepts=7), {"true": truth}, layer, probe, judge, trainer)
     text = {one.explanation.split(",")[0] for one in scores if one.method == "ceiling"}
     assert text == {"ridge on 7 concepts"}
+
+
+@pytest.mark.parametrize(("limit", "used"), [(10, 10), (2000, 40)])
+def test_ceiling_uses_the_explanations_concepts_first_and_then_others(world, trainer, limit, used):
+    """The unit is twice one of its concepts and another, so that a ridge without these would be far worse."""
+    probe, judge, layer, truth = world
+    scores = run(Correlation(ceiling_concepts=limit), {"true": truth[:2]}, layer, probe, judge, trainer)
+    bound = [one for one in scores if one.method == "ceiling"]
+    assert {one.explanation.split(",")[0] for one in bound} == {f"ridge on {used} concepts"}
+    for one, exact in zip(bound, values(scores, "true"), strict=True):
+        assert one.value > exact - 0.05
 
 
 def test_precision_of_the_trainer_does_not_matter(world, trainer):
