@@ -8,14 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
-from neuronx.metrics.bert_score import BertScore
 from neuronx.metrics.captions import (
     ORDER,
-    CaptionScores,
     References,
     bleu_of,
     normalised,
-    score_captions,
     words,
 )
 
@@ -98,33 +95,3 @@ def nearest_units(features: Tensor, training: Tensor) -> Tensor:
     mine, theirs = (x.float().mean(1) if x.ndim == 3 else x.float() for x in (features, training))
     centre = theirs.mean(0)
     return (F.normalize(mine - centre, dim=1) @ F.normalize(theirs - centre, dim=1).T).argmax(1)
-
-
-def score_beside(
-    captions: Sequence[str],
-    references: References,
-    training: References,
-    *,
-    nearest: Sequence[int] | Tensor | None = None,
-    name: str = "captions",
-    bert: BertScore | None = None,
-) -> dict[str, CaptionScores]:
-    """Scores captions, and beside them the constants and, where asked for, the nearest neighbours' descriptions.
-
-    Args:
-        captions: Of U units.
-        references: What people said of them.
-        training: What people said of the training units.
-        nearest: For each of the U units the position of its nearest training unit; its first description is taken.
-        name: Of the captions.
-        bert: As in `score_captions`.
-
-    Returns:
-        Name -> scores on the same units, the captions first.
-    """
-    rows = {name: list(captions)}
-    if nearest is not None:
-        rows["nearest training unit"] = [(training[int(place)] or [""])[0] for place in nearest]
-    constants = constant_captions((text for given in training for text in given), training)
-    rows |= {label: [text] * len(captions) for label, text in constants.items()}
-    return {label: score_captions(texts, references, bert) for label, texts in rows.items()}

@@ -89,14 +89,3 @@ def activation_ranges(
         low=limits[..., 1],
         high=limits[..., 0],
     )
-
-
-def share_ranks(shares: Sequence[float], images: int, top: int = 5) -> tuple[tuple[int, int], ...]:
-    """Ranges of ranks: the `top` images, then the first int(share * N) for each share, at least one.
-
-    Args:
-        shares: In (0, 1], such as 0.001, 0.01 and 0.05.
-        images: Their number N.
-        top: Images of the first range.
-    """
-    return ((0, top), *((0, max(1, int(share * images))) for share in shares))

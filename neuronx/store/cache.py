@@ -198,11 +198,6 @@ class Draft:
         _sweep(self.entry.path, contents.files)
         return contents
 
-    def discard(self) -> None:
-        """Removes the blocks, of which nothing can be made."""
-        for path in self.blocks(""):
-            path.unlink(missing_ok=True)
-
     def adopt(self, prefix: str) -> list[Path]:
         """Takes over copies of what other runs have; damaged blocks are deleted. For the first process alone."""
         for path in self.entry.path.glob(f"{prefix}*@*"):

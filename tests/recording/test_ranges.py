@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from neuronx.errors import UserError
 from neuronx.recording import ranges
-from neuronx.recording.ranges import activation_ranges, share_ranks
+from neuronx.recording.ranges import activation_ranges
 
 
 @settings(deadline=None, max_examples=50)
@@ -40,12 +40,6 @@ def test_a_units_row_does_not_depend_on_the_others_or_on_pieces(monkeypatch):
     monkeypatch.setattr(ranges, "CHUNK", 600)
     assert torch.equal(activation_ranges(values).rows, whole.rows)
     assert not torch.equal(activation_ranges(values, seed=1).rows, whole.rows)
-
-
-def test_rows_by_share_of_the_images():
-    assert share_ranks((0.001, 0.01, 0.05), 5000) == ((0, 5), (0, 5), (0, 50), (0, 250))
-    found = activation_ranges(torch.randn(5000, 2), ranks=share_ranks((0.001, 0.01), 5000), n=5)
-    assert found.rows[0, 0].sort().values.tolist() == found.rows[0, 1].sort().values.tolist()
 
 
 @pytest.mark.parametrize(

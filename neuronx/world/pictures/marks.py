@@ -14,7 +14,7 @@ from neuronx.errors import unknown
 from neuronx.store.cache import digest
 from neuronx.targets.latents import pick, uniforms
 from neuronx.world.pictures.backgrounds import BODY
-from neuronx.world.pictures.names import COLOURS, SHAPES
+from neuronx.world.pictures.names import SHAPES
 from neuronx.world.pictures.probe import ShapesProbe
 from neuronx.world.pictures.scene import PROBE, Scenes
 
@@ -123,7 +123,3 @@ class MarkedProbe(ShapesProbe):
     def segmentation(self) -> None:  # type: ignore[override]
         """Unknown: the chips are no part of the world's masks."""
         return None
-
-
-CHIP_COLOURS = dict(zip(SHAPES, COLOURS, strict=True))
-"""Shape -> the colour of its chip."""
