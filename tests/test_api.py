@@ -8,7 +8,7 @@ import neuronx
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
 from neuronx.scoring.correlation import Correlation
-from neuronx.tables.scores import read_scores
+from neuronx.tables.scores import write_scores
 from neuronx.types import Explanation, Unit
 from neuronx.world.networks import load
 from neuronx.world.pictures.probe import ShapesProbe
@@ -57,7 +57,7 @@ def test_a_study_goes_from_network_to_files(study, tmp_path):
     assert {score.method for score in scores} == {"le_label", "random-le_label", "shuffled-le_label"}
     assert study.leaderboard()[0].method == "le_label" and study.leaderboard()[0].mean > 0.5
     study.save(tmp_path / "run")
-    assert read_scores(tmp_path / "run/scores.csv") == list(scores)
+    assert (tmp_path / "run/scores.csv").read_bytes() == write_scores(tmp_path / "scores.csv", scores).read_bytes()
     assert neuronx.read_explanations(tmp_path / "run/explanations/Sequential_1_le_label.csv") == list(explanations)
     assert {"leaderboard.csv", "scores.html", "run.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
     study.explain("le_label")

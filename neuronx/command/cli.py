@@ -99,8 +99,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
 
 def experiment(cfg: DictConfig) -> str:
     """Runs the experiment that was chosen, on the networks, images and methods of the run; returns what it printed."""
-    from neuronx.experiments.command import run
-    from neuronx.experiments.given import Given
+    from neuronx.experiments.given import Given, run
 
     refused = [key for key in ("show", "explanations", "exemplars") if cfg.get(key) is not None]
     refused += ["sim"] if typed("sim") else []

@@ -1,6 +1,7 @@
-"""What an experiment is given to work with, and what it is."""
+"""What an experiment is given to work with, what it is, and how it is run, recorded and logged."""
 
-from collections.abc import Callable, Mapping
+import csv
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -8,11 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.trainer import make
+from neuronx.report.evaluation import now, write_record
 from neuronx.report.figures import write_figure
 from neuronx.store.processes import is_first
 from neuronx.tables.csv import write_csv
 from neuronx.targets.target import Target
-from neuronx.types import Method, TrainerFactory, Unit, as_found
+from neuronx.types import Cell, Method, Plain, RunLogger, Table, TrainerFactory, Unit, as_found
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -80,3 +82,44 @@ class Experiment(Protocol):
     def run(self, given: Given) -> str:
         """Finds it out, writes files into the folder of the run and returns the table."""
         ...
+
+
+def run(
+    experiment: Experiment, given: Given, config: str | None = None, loggers: Sequence[RunLogger] = (), **facts: Plain
+) -> str:
+    """Runs an experiment, prints what it found and where its files are; in the first process only.
+
+    Args:
+        experiment: What to find out.
+        given: Networks, images and methods, and the folder that gets the experiment's files.
+        config: The composed configuration as YAML.
+        loggers: Get every table of the folder under the name of its file.
+        facts: For the record of the run.
+
+    Returns:
+        The text printed.
+    """
+    text = experiment.run(given)
+    if is_first():
+        write_record(given.folder, config, finished=now(), **facts)
+        found = tables(given.folder)
+        for logger in loggers:
+            logger.log_tables(found, given.folder)
+        print(f"{text.rstrip()}\n\nFiles: {given.folder}")
+    return text
+
+
+def tables(folder: Path) -> dict[str, Table]:
+    """The tables (*.csv) of a folder by name, their numbers as numbers; those without rows too."""
+    found: dict[str, Table] = {}
+    for path in sorted(folder.glob("*.csv")):
+        columns, *rows = csv.reader(path.read_text().splitlines(keepends=True))
+        found[path.stem] = columns, [[_cell(text) for text in row] for row in rows]
+    return found
+
+
+def _cell(text: str) -> Cell:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text

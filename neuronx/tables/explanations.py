@@ -88,28 +88,6 @@ def read_files(
     return [file for file in found if file.explanations]
 
 
-def read_many(
-    given: "str | Path | Sequence[str | Path | Mapping[str, Any]]",
-    layers: Sequence[str] | None = None,
-    target: str | None = None,
-) -> dict[str, list[Explanation]]:
-    """Reads like `read_files` and sorts by method.
-
-    Args:
-        given: As in `read_files`.
-        layers: As in `read_files`.
-        target: The network; files whose names tell another are left out.
-
-    Raises:
-        UserError: As `read_files`, and when two files explain the same unit in the name of one method.
-    """
-    files = read_files(given, layers, [target] if target else ())
-    kept = [file for file in files if target is None or file.target in ("", target)]
-    if not kept:
-        raise UserError(f"No file of {given} is about {target}; they are about {', '.join({f.target for f in files})}.")
-    return by_method(kept)
-
-
 def by_method(files: Sequence[ExplanationFile]) -> dict[str, list[Explanation]]:
     """All explanations by method. Raises UserError when two files explain the same unit in the name of one method."""
     sources: dict[tuple[str, Unit], Path] = {}

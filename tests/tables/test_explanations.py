@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from neuronx.errors import UserError
 from neuronx.store.atomic import write_atomic
 from neuronx.tables.csv import read_csv
-from neuronx.tables.explanations import by_method, dotted, read_explanations, read_files, read_many, write_explanations
+from neuronx.tables.explanations import by_method, dotted, read_explanations, read_files, write_explanations
 from neuronx.types import Explanation, Unit
 
 WORD = st.one_of(
@@ -169,33 +169,34 @@ def test_of_a_file_of_several_layers_those_asked_for_are_read(tmp_path):
         read_explanations(path, "layer9")
 
 
+def methods_of(given, **options):
+    return by_method(read_files(given, **options))
+
+
 def test_a_list_of_files_with_layers_and_methods(tmp_path):
     a, b = plain_file(tmp_path / "a.csv"), plain_file(tmp_path / "b.csv", "layer4")
-    found = read_many([{"file": str(a), "method": "dnd", "layer": "layer4"}, {"file": str(b), "method": "milan"}])
+    found = methods_of([{"file": str(a), "method": "dnd", "layer": "layer4"}, {"file": str(b), "method": "milan"}])
     assert {method: len(explanations) for method, explanations in found.items()} == {"dnd": 2, "milan": 2}
     with pytest.raises(UserError, match=r"layer4:0 is explained by x in .*a\.csv and in .*b\.csv"):
-        read_many([{"file": str(a), "method": "x", "layer": "layer4"}, {"file": str(b), "method": "x"}])
+        methods_of([{"file": str(a), "method": "x", "layer": "layer4"}, {"file": str(b), "method": "x"}])
     with pytest.raises(UserError, match=r"no key of an entry of explanations `metod`.*Nearest: method"):
-        read_many([{"file": str(a), "metod": "dnd"}])
+        methods_of([{"file": str(a), "metod": "dnd"}])
     with pytest.raises(UserError, match="needs `file`"):
-        read_many([{"method": "dnd"}])
+        methods_of([{"method": "dnd"}])
     with pytest.raises(UserError, match="list of explanations is empty"):
-        read_many([])
+        methods_of([])
 
 
 def test_a_folder_a_pattern_and_a_run(tmp_path):
     plain_file(tmp_path / "milan" / "net_imagenet_layer3.csv")
     plain_file(tmp_path / "milan" / "net_imagenet_layer4.csv")
     plain_file(tmp_path / "other_layer4.csv", "layer4")
-    found = read_many(tmp_path, layers=["layer4"])
+    found = methods_of(tmp_path, layers=["layer4"])
     assert {method: {one.unit.layer for one in of} for method, of in found.items()} == {
         "milan": {"layer4"},
         tmp_path.name: {"layer4"},
     }
     assert len(read_files(f"{tmp_path}/milan/net_*.csv")) == 2
-    assert set(read_many(tmp_path, target="net_imagenet")) == {"milan"}
-    with pytest.raises(UserError, match="is about alexnet; they are about"):
-        read_many(tmp_path / "milan", target="alexnet")
 
     write_explanations(tmp_path / "run/explanations/shapes_resnet_layer4_le_clip.csv", [linear(0, ("dog", 2.0))])
     write_atomic(tmp_path / "run/scores.csv", b"target,layer\na,b\n")
@@ -219,9 +220,7 @@ def test_units_of_two_networks_with_one_layer_name_are_kept_apart(shared):
     assert sorted(file.target for file in files) == ["resnet18_places365", "resnet50_imagenet"]
     with pytest.raises(UserError, match="layer4:0 is explained by LE_label"):
         by_method(files)
-    found = read_many(
-        shared / "data/published/linear_explanations/LE_label", layers=["layer4"], target="resnet50_imagenet"
-    )
+    found = by_method([file for file in files if file.target == "resnet50_imagenet"])
     assert {method: len(of) for method, of in found.items()} == {"LE_label": 2048}
 
 

@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 
 from neuronx.command import cli
 from neuronx.errors import UserError
-from neuronx.experiments import command
-from neuronx.experiments.given import Given
+from neuronx.experiments.given import Given, run
 from neuronx.tables.csv import write_csv
 from neuronx.types import Explanation, Unit
 
@@ -129,6 +128,6 @@ def test_loggers_get_every_table(trainer, tmp_path):
             self.tables = tables
 
     keeps = Keeps()
-    assert command.run(Finds(), Given(trainer, tmp_path), None, [keeps]) == "the table\n"
+    assert run(Finds(), Given(trainer, tmp_path), None, [keeps]) == "the table\n"
     columns, rows = keeps.tables["found"]
     assert list(columns) == ["what", "share"] and rows == [["a", 0.5], ["b", None]]
