@@ -54,6 +54,17 @@ def write(folder: Path, name: str, state: Mapping[str, Tensor], card: Mapping[st
     return write_atomic(folder / f"{name}.safetensors", save(rounded(state)))
 
 
+def sorted_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with its metadata in alphabetical order: the library's own changes from process to process."""
+    from safetensors.torch import save
+
+    data = save(dict(tensors), dict(metadata))
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps({**json.loads(data[8:end]), "__metadata__": dict(sorted(metadata.items()))}).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
 def read(name: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights (floating point as float32) and the card of a trained part, given its path or shipped name."""
     from safetensors.torch import load_file

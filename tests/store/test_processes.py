@@ -93,3 +93,31 @@ def test_a_lost_process_ends_all(tmp_path, how, rank, seconds):
             if alive(number):
                 os.kill(number, signal.SIGKILL)
         run.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "rank"), [(signal.SIGTERM, 0), (signal.SIGKILL, 1), (signal.SIGKILL, 0)])
+def test_a_pass_of_two_processes_ends_together_and_another_run_goes_on(tmp_path, how, rank):
+    script = JOB.parents[1] / "recording" / "job.py"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(JOB.parents[2])}
+
+    def record(store: str, devices: str, seconds: str) -> subprocess.Popen:
+        words = [sys.executable, script, "record", devices, "101", seconds]
+        return subprocess.Popen(words, env=environment | {"NEURONX_CACHE": str(tmp_path / store)}, stdout=-1, stderr=-1)
+
+    def children(number: int) -> list[int]:
+        return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+    lost = record("lost", "2", "1")
+    until(lambda: len(list(tmp_path.glob("lost/*/*/shard-*"))) >= 4, 90)
+    numbers = [lost.pid, *children(lost.pid)]
+    assert len(numbers) == 2
+    os.kill(numbers[rank], how)
+    until(lambda: lost.poll() is not None and not any(map(alive, numbers)), 20)
+    assert not list(tmp_path.glob("lost/*/*/manifest.json"))
+    assert [record("lost", "1", "0").wait(), record("whole", "1", "0").wait()] == [0, 0]
+    whole, again = (
+        {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in ("whole", "lost")
+    )
+    assert again == whole

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from neuronx.errors import UserError
 from neuronx.store.atomic import write_atomic
+from neuronx.store.checkpoints import sorted_file
 from neuronx.types import Explanation, Unit
 
 
@@ -69,7 +69,7 @@ class LinearHeads:
         tensors = {name: getattr(self, name).contiguous() for name in _SAVED}
         names = {"concepts": self.concepts, "units": [str(unit) for unit in self.units], "encoders": self.encoders}
         lists = {name: json.dumps(values) for name, values in names.items()}
-        return write_atomic(path, save(tensors, {"kind": "neuronx linear heads", **lists}))
+        return write_atomic(path, sorted_file(tensors, {"kind": "neuronx linear heads", **lists}))
 
     @classmethod
     def load(cls, path: str | Path) -> "LinearHeads":
