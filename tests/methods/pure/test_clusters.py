@@ -88,6 +88,13 @@ def test_silhouettes_are_those_of_scikit_learn(k):
         assert widths[unit] == pytest.approx(silhouette_score(own, found.labels[unit].numpy()), abs=1e-5)
 
 
+def test_a_point_alone_in_its_cluster_has_no_width():
+    points, _ = blobs(units=1, points=10, k=2)
+    labels = torch.tensor([[0] * 6 + [1] * 3 + [2]])
+    width = silhouette(distances(products(points, everything(points))), labels, 3)
+    assert float(width) == pytest.approx(silhouette_score(points[0].numpy(), labels[0].numpy()), abs=1e-5)
+
+
 @pytest.mark.parametrize("way", ["silhouette", "gap"])
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_the_number_of_parts_is_found(way, k):
@@ -118,7 +125,8 @@ def test_small_parts_join_the_nearest():
     assert found.sizes.tolist() == [[20, 16, 0]]
     assert found.labels[0, -1] == found.labels[0, -2]
     assert found.inertia[0] == pytest.approx(inertia(points[0].numpy(), found.labels[0].numpy()), rel=1e-5)
-    assert dissolved(products(points, everything(points)), labels, 3, 30).sizes.tolist() == [[36, 0, 0]]
+    for min_size, sizes in ((15, [20, 16, 0]), (16, [36, 0, 0]), (30, [36, 0, 0])):  # 15 are enough for 15
+        assert dissolved(products(points, everything(points)), labels, 3, min_size).sizes.tolist() == [sizes]
 
 
 @given(st.integers(1, 4), st.integers(4, 15), st.integers(1, 6), st.integers(0, 2**16))
