@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from neuronx.report.loggers import found_pictures
-from neuronx.report.part_pictures import picture_of_parts, plane, write_part_pictures
+from neuronx.report.part_pictures import SHEET, picture_of_parts, plane, write_part_pictures
 from neuronx.types import PartSamples, Unit
 
 
@@ -38,6 +38,13 @@ def test_pictures_are_files_that_loggers_find(tmp_path):
         before[1],
     ]
     assert write_part_pictures([], tmp_path) == []
+
+
+def test_a_sheet_shows_the_first_units_of_a_layer(tmp_path):
+    samples = [sample(unit, n=4) for unit in range(SHEET + 2)]
+    *pages, sheet = write_part_pictures(samples, tmp_path)
+    assert len(pages) == SHEET + 2
+    assert Image.open(sheet).height == sum(Image.open(page).height + 12 for page in pages[:SHEET])
 
 
 def test_each_part_has_a_row_and_a_colour():

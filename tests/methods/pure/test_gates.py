@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -31,6 +33,11 @@ def test_the_nearest_part_gets_it_all(fitted):
     assert squares[0, 0] == pytest.approx(float((points[0, 0] - found.points[0, 0]).square().sum()), rel=1e-5)
     assert (hard(squares).argmax(1) == labels.flatten()).all()
     assert (soft(squares, found.spread[own])[:, 1] > 0.5).equal(labels.flatten() == 1)
+
+
+def test_soft_gates_are_those_of_equal_round_clouds():
+    found = soft(torch.tensor([[0.0, 2.0], [1.0, torch.inf]]), torch.tensor([0.5, 1.0]))
+    torch.testing.assert_close(found, torch.tensor([[1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))], [1.0, 0.0]]))
 
 
 def test_what_is_far_from_all_parts_is_rejected(fitted):

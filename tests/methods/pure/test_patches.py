@@ -6,7 +6,8 @@ from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError
 from neuronx.methods.pure.heat import heat_maps
 from neuronx.methods.pure.patches import WINDOW, Patches, boxes, cropped, cut, find_masks
-from neuronx.methods.pure.samples import Samples
+from neuronx.methods.pure.references import ReferenceOptions, find_references
+from neuronx.methods.pure.samples import Samples, samples_of
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.targets.preprocess import Preprocess
 
@@ -120,3 +121,19 @@ def test_samples_have_crops_and_vectors_of_every_reference(trainer):
     assert abs(float((labels[0] == of_class).float().mean()) - 0.5) == 0.5
     values, rows = found.vectors["activations"]
     assert values[rows].shape == (3, 12, 3)
+
+
+def test_crops_around_peaks_are_half_of_the_picture(trainer):
+    found = Samples(references=4, crop="peak").sample(network(), Meanings(60), trainer, "high")
+    top, left, bottom, right = found.patches.boxes.T
+    assert (bottom - top == 2).all() and (right - left == 2).all() and found.patches.side == 4
+
+
+def test_references_that_do_not_count_are_not_shown(trainer):
+    target, probe = network(), Meanings(60)
+    options = ReferenceOptions(references=6)
+    own = find_references(target, probe, trainer, "high", torch.tensor([1, 0]), options)
+    labels = torch.tensor([[0, 1, -1, 1, 0, -1]])
+    (shown,) = samples_of(target, probe, trainer, own, torch.tensor([1]), labels, [("a", "b")], options)
+    assert (shown.unit.index, shown.names, shown.labels.tolist()) == (0, ("a", "b"), [0, 1, 1, 0])
+    assert len(shown.crops) == len(shown.masks) == 4 and torch.equal(shown.vectors, own.vectors[1, [0, 1, 3, 4]])

@@ -7,6 +7,7 @@ from oracles_pure_splits import Meanings, network
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
 from neuronx.methods.linear.method import LinearExplanations
+from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.method import Pure, split_target, study
 from neuronx.methods.pure.references import ReferenceOptions, find_references
 from neuronx.methods.pure.relevant import find_relevant
@@ -91,6 +92,37 @@ def test_weak_activations_may_be_shared_alike(world, trainer):
     assert 0.4 < weak.float().mean() < 0.6
     torch.testing.assert_close(recorded[weak, 3], recorded[weak, 4])
     assert (recorded[~weak, 3:].amin(1) == 0).all()
+
+
+@pytest.mark.parametrize("gate", ["hard", "distilled"])
+def test_where_a_unit_does_not_fire_its_parts_have_equal_shares(world, trainer, gate):
+    target, probe = world
+    split = with_parts(target, probe, trainer, gate=gate)
+    probe = Meanings()
+    probe.images[:30] = 0  # other pictures, on which nothing fires
+    gates = split.parts["high"].gates(target, probe, trainer)
+    assert (gates[:30] == 0.5).all() and ((gates[30:] == 0) | (gates[30:] == 1)).all()
+
+
+def test_the_distilled_gate_learns_from_as_many_circuits_as_it_may(world, trainer, monkeypatch):
+    target, probe = world
+    split, seen = with_parts(target, probe, trainer, gate="distilled", learns_from=20), []
+
+    def counted(target, probe, trainer, layer, rows, units, **options):
+        seen.extend(rows.tolist())
+        return circuit_vectors(target, probe, trainer, layer, rows, units, **options)
+
+    monkeypatch.setattr("neuronx.methods.pure.gates.circuit_vectors", counted)
+    record(split, probe, trainer)
+    assert len(seen) == 20 and set(seen) <= set(probe.splits["train"].tolist())
+
+
+def test_the_most_polysemantic_units_are_shown(world, trainer, monkeypatch):
+    monkeypatch.setattr("neuronx.methods.pure.method.SHOWN", 1)
+    found = pure(alpha=None).explain(*world, trainer)
+    columns, rows = found.tables["units.csv"]
+    split = [row[columns.index("unit")] for row in rows if row[columns.index("status")] == "split"]
+    assert split == [0, 1] and [sample.unit.index for sample in found.samples] == [0]
 
 
 def test_only_units_asked_for_are_split(world, trainer):

@@ -14,8 +14,10 @@ from neuronx.concepts.clip import mean_tokens
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
 from neuronx.methods.pure.samples import Samples
+from neuronx.metrics.purity import Alignment
 from neuronx.report.evaluation import show, write
 from neuronx.scoring.clustering.purity import Purity
+from neuronx.scoring.clustering.purity_tables import LayerPurity, alignment_table
 from neuronx.scoring.compare import compare
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
@@ -122,6 +124,37 @@ def test_the_published_table(trainer):
     assert aligned["vectors"] == "pure" and aligned["pooled"] > 0.5 and aligned["within"] > 0.5
 
 
+def test_units_without_an_alignment_do_not_spoil_the_mean():
+    layer = LayerPurity(
+        target="net",
+        layer="upper",
+        pool="avg",
+        units=(0, 1),
+        counted=torch.tensor([9, 9]),
+        live=torch.tensor([True, True]),
+        space="pixels",
+        crop="none",
+        images="some/train:9",
+        distances=(),
+        aligned={"pure": Alignment(torch.tensor([0.5, math.nan]), 0.25, torch.tensor([0.2, math.nan, 0.4]))},
+    )
+    columns, (row,) = alignment_table([layer])
+    found = dict(zip(columns, row, strict=True))
+    assert (found["units"], found["pooled"], found["within"]) == (1, 0.25, 0.5)
+    assert found["subsets"] == pytest.approx(0.3) and found["subsets_sem"] == pytest.approx(0.1)
+
+
+def test_units_of_few_references_are_inactive(trainer):
+    class Rare(Planted):
+        def sample(self, *args):
+            made = super().sample(*args)
+            made.counted[3, 5:], made.counted[2, 6:] = False, False
+            return made
+
+    status = {row.unit.index: row.status for row in run(trainer, Rare()).rows if row.method == "pure"}
+    assert status == {0: "ok", 1: "ok", 2: "ok", 3: "inactive", 4: "inactive"}  # of 2 x 3 references at least
+
+
 def test_it_is_the_same_every_time(trainer):
     first, second = run(trainer), run(trainer)
     assert repr(first.rows) == repr(second.rows) and first.tables == second.tables
@@ -144,7 +177,11 @@ def test_from_pictures_to_files_and_print(tmp_path, trainer):
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.split()[:6] == ["k", "method", "intra", "inter", "gap", "over"] for line in lines)
-    assert any(line.split()[:2] == ["2", "pure"] for line in lines)
+    (row,) = (line for line in lines if line.split()[:2] == ["2", "pure"])
+    table = [dict(zip(found.tables["purity.csv"][0], own, strict=True)) for own in found.tables["purity.csv"][1]]
+    own = [each for each in table if each["method"] == "pure"]
+    intervals = [f"{each['over_random']:+.3f} [{each['over_random_low']:.2f}," for each in own]
+    assert [each["references"] for each in own] == ["all", "held out"] and all(text in row for text in intervals)
     assert "…" not in "".join(lines)
 
 
