@@ -44,7 +44,7 @@ UNITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learning:
+class TrainsCaptioners:
     """What experiments have in common that train captioners.
 
     Attributes:
@@ -102,7 +102,7 @@ def told(outcomes: Sequence[Outcome], truth: Sequence[Sequence[str]], name: str,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generalisation(Learning):
+class Generalisation(TrainsCaptioners):
     """How far captioners carry to units of other networks, architectures, data and tasks.
 
     Attributes:
@@ -130,7 +130,7 @@ class Generalisation(Learning):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baselines(Learning):
+class Baselines(TrainsCaptioners):
     """Captions by PMI and by likelihood, and other methods' labels, against what people said; of a network left out.
 
     Attributes:

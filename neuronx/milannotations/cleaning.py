@@ -49,7 +49,7 @@ EXACT = {"none of the above": "nothing"}
 
 
 @dataclass(frozen=True)
-class Rules:
+class CleaningRules:
     """The tables of `clean`, in the order in which they are applied.
 
     Attributes:
@@ -69,10 +69,10 @@ class Rules:
     workers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-DEFAULT = Rules()
+DEFAULT = CleaningRules()
 
 
-def clean(text: str, rules: Rules = DEFAULT, worker: str = "") -> str:
+def clean(text: str, rules: CleaningRules = DEFAULT, worker: str = "") -> str:
     """A description from what a person typed: `These images show dogs.` becomes `dogs`.
 
     Beginnings and ends are removed, longest first, until none fits any more, so that the order of a table decides
@@ -97,7 +97,7 @@ def clean(text: str, rules: Rules = DEFAULT, worker: str = "") -> str:
     return _replaced(text, rules.workers.get(worker, {})).strip()
 
 
-def clean_answers(answers: str | Path, path: str | Path, rules: Rules = DEFAULT) -> Path:
+def clean_answers(answers: str | Path, path: str | Path, rules: CleaningRules = DEFAULT) -> Path:
     """Makes `annotations.csv` of the table of answers that Mechanical Turk returns.
 
     Rows with a `RejectionTime` are left out, and so are those of which nothing remains, which are counted in the log.

@@ -8,7 +8,7 @@ from model_folders import make_layer
 
 from neuronx.errors import UserError
 from neuronx.milannotations import clean, clean_answers, read, read_descriptions
-from neuronx.milannotations.cleaning import Rules
+from neuronx.milannotations.cleaning import CleaningRules
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_says_nothing_of_the_unit_goes(typed, meant):
 
 
 def test_the_tables_are_arguments_and_come_in_order():
-    rules = Rules(
+    rules = CleaningRules(
         spelling={"dgos": "dogs", "the": "THE"},
         prefixes=("a ", "a b "),
         replacements={"dogs and": "cats and", "x+y": "sum"},
@@ -45,11 +45,11 @@ def test_the_tables_are_arguments_and_come_in_order():
     assert clean("A B DGOS and mice there!!", rules) == "animals"
     assert clean("A B DGOS and mice there!!", rules, "W1") == "creatures"
     assert clean("another dgosx x+y", rules) == "another dgosx sum", "only whole words are misspelt"
-    assert clean("these are dogs.", Rules(prefixes=(), suffixes=())) == "these are dogs."
+    assert clean("these are dogs.", CleaningRules(prefixes=(), suffixes=())) == "these are dogs."
 
 
 def test_misspelt_words_are_replaced_as_whole_words():
-    assert clean("Brwon, brwon's (brwon)", Rules(spelling={"brwon": "brown"})) == "brown, brwon's (brown)"
+    assert clean("Brwon, brwon's (brwon)", CleaningRules(spelling={"brwon": "brown"})) == "brown, brwon's (brown)"
 
 
 def answers(path, rows, columns=("HITId", "WorkerId", "RejectionTime", "Input.layer", "Input.unit", "Answer.summary")):
@@ -69,7 +69,7 @@ def test_answers_become_annotations(tmp_path, caplog):
             ("h4", "w2", "", "0", "0", "Blue things"),
         ],
     )
-    rules = Rules(workers={"w2": {"things": "objects"}})
+    rules = CleaningRules(workers={"w2": {"things": "objects"}})
     with caplog.at_level(logging.WARNING, "neuronx"):
         path = clean_answers(given, tmp_path / "annotations.csv", rules)
     assert path.read_text() == 'layer,unit,summary\n0,1,"dogs, and cats"\n0,0,blue objects\n'

@@ -24,7 +24,7 @@ SAMPLES = 16
 
 
 class Learning(LightningModule):
-    """What both models have in common: AdamW, and the held-out loss over all words of all held-out captions.
+    """Base of both models' training: AdamW, and the held-out loss over all words of all held-out captions.
 
     Args:
         model: What learns.
@@ -154,7 +154,7 @@ class LanguageModelLearning(Learning):
         return self.measured(batch) * batch.words
 
     def measured(self, batch: Batch) -> Tensor:
-        """-log p of the words."""
+        """Mean of -log p."""
         return language_model_loss(self.model, batch.targets)
 
 
@@ -194,7 +194,7 @@ def _nll(model: Decoder | LanguageModel, outputs: Tensor, targets: Tensor) -> Te
     return F.cross_entropy(model.predict(outputs[words]), targets[words])
 
 
-class Best(Callback):
+class BestWeights(Callback):
     """Ends a fit that no longer gets better, and gives the module the weights of its best epoch back.
 
     The weights are kept in every checkpoint, so that a resumed run still has them.
@@ -263,7 +263,7 @@ def learn(
         folder: Of the run.
         stop: What says when it is enough: the held-out `loss`, or `bleu`.
         epochs: At most.
-        patience: As in `Best`.
+        patience: As in `BestWeights`.
         ckpt_path: A checkpoint to go on from.
 
     Returns:
@@ -273,7 +273,7 @@ def learn(
         UserError: The checkpoint is missing, is not one of plain numbers, or belongs to another network; or no epoch
             gave a finite metric.
     """
-    best = Best(f"{module.name}/val_{stop}", stop == "bleu", patience)
+    best = BestWeights(f"{module.name}/val_{stop}", stop == "bleu", patience)
     with torch.random.fork_rng(), warnings.catch_warnings():
         for advice in ("The dirpath has changed", "The number of training batches"):
             warnings.filterwarnings("ignore", f".*{advice}.*")

@@ -1,4 +1,4 @@
-"""What a captioner learns from: units with features and descriptions, dealt to processes so that each number of them
+"""Training data of a captioner: features and descriptions of units, shared among processes so that any number of them
 learns the same.
 
 A batch is decided on all processes together; each gets its share of it, and with it how much of the words and of the
@@ -151,7 +151,7 @@ class _Shares(Sampler[tuple[list[int], list[int]]]):
 
 
 class _Table(Dataset):
-    """Captions; the index is (mine, whole batch)."""
+    """Captions; the index is (own, whole batch)."""
 
     def __init__(self, described: Described, captions: _Captions) -> None:
         self.described, self.captions = described, captions
@@ -159,25 +159,25 @@ class _Table(Dataset):
     def __getitem__(self, rows: tuple[list[int], list[int]]) -> Batch:
         return self._batch(torch.tensor(rows[0], dtype=torch.int64), torch.tensor(rows[1]))
 
-    def _batch(self, mine: Tensor, whole: Tensor) -> Batch:
+    def _batch(self, own: Tensor, whole: Tensor) -> Batch:
         pad, (about, ids) = self.described.vocabulary.specials.pad, self.captions
         words = ids != pad
         longest = int(words[whole].any(0).sum())
-        units, unit = about[mine].unique(return_inverse=True)
+        units, unit = about[own].unique(return_inverse=True)
         features = self.described.features
         return Batch(
             torch.zeros(len(units), 0, 0) if features is None or not len(units) else features[units],
             unit,
-            ids[mine, :longest],
-            float(words[mine].sum() / words[whole].sum()),
-            len(mine) / len(whole),
+            ids[own, :longest],
+            float(words[own].sum() / words[whole].sum()),
+            len(own) / len(whole),
             units,
         )
 
 
 class _Units(_Table):
-    """Units with all of their captions; the index is (mine, whole batch) of the held-out units."""
+    """Units with all of their captions; the index is (own, whole batch) of the held-out units."""
 
     def __getitem__(self, rows: tuple[list[int], list[int]]) -> Batch:
-        mine, whole = (torch.isin(self.captions.unit, self.described.val[one]).nonzero().squeeze(1) for one in rows)
-        return self._batch(mine, whole)
+        own, whole = (torch.isin(self.captions.unit, self.described.val[one]).nonzero().squeeze(1) for one in rows)
+        return self._batch(own, whole)

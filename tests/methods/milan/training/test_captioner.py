@@ -6,7 +6,7 @@ from captioning import fit, lesson, stored, world
 from lightning import Callback
 
 from neuronx.errors import UserError
-from neuronx.methods.milan.training.captioner import Best, DecoderLearning
+from neuronx.methods.milan.training.captioner import BestWeights, DecoderLearning
 from neuronx.methods.milan.training.descriptions import Described, Descriptions, held_out
 
 
@@ -150,7 +150,7 @@ def test_worse_epochs_are_counted():
     class Run:
         sanity_checking = should_stop = False
 
-    best, run, module = Best("x", True, 1), Run(), torch.nn.Linear(1, 1)
+    best, run, module = BestWeights("x", True, 1), Run(), torch.nn.Linear(1, 1)
     for epoch, score in enumerate((1.0, 2.0, float("nan"), 2.0)):
         assert not run.should_stop
         run.current_epoch, run.callback_metrics = epoch, {"x": score}
