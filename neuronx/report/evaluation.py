@@ -3,6 +3,7 @@
 Only `run.json` and `config.yaml`, the record, hold times and machines.
 """
 
+import io
 import json
 import math
 import platform
@@ -100,10 +101,10 @@ def write(evaluation: Evaluation, folder: str | Path) -> list[Path]:
     """Writes the tables of a run into its folder and returns their paths; tables without rows are not written."""
     folder = Path(folder)
     paths = []
-    for (target, method), found in evaluation.explanations.items():
-        for layer in dict.fromkeys(one.unit.layer for one in found):
+    for (target, method), explanations in evaluation.explanations.items():
+        for layer in dict.fromkeys(explanation.unit.layer for explanation in explanations):
             name = "_".join((target, layer, method)).replace("/", "-")
-            of_layer = [one for one in found if one.unit.layer == layer]
+            of_layer = [explanation for explanation in explanations if explanation.unit.layer == layer]
             paths.append(write_explanations(folder / "explanations" / f"{name}.csv", of_layer))
     paths += [write_csv(folder / name.replace("/", "-"), *table) for name, table in evaluation.tables.items()]
     if evaluation.scores:
@@ -153,13 +154,9 @@ def write_record(folder: str | Path, config: str | None = None, **facts: Plain) 
 def show(evaluation: Evaluation, folder: str | Path | None = None, console: Console | None = None) -> None:
     """Prints what a run found, and where its files are."""
     console = console or Console()
-    if not console.encoding.startswith("utf") and hasattr(console.file, "reconfigure"):
+    if not console.encoding.startswith("utf") and isinstance(console.file, io.TextIOWrapper):
         console.file.reconfigure(errors="replace")  # rather a `?` than a crash after the work is done
-    console.print(
-        render(
-            evaluation.leaderboard, evaluation.comparisons, evaluation.activity, evaluation.leaderboard_of_live_units
-        )
-    )
+    console.print(_boards(evaluation))
     if PURITY in evaluation.tables:
         console.print(purity_summary(evaluation.tables))
     for sentence in evaluation.agreement:
@@ -169,38 +166,27 @@ def show(evaluation: Evaluation, folder: str | Path | None = None, console: Cons
         console.print(f"Files: {escape(str(folder))}", soft_wrap=True, highlight=False)
 
 
-def render(
-    rows: Sequence[LeaderboardRow],
-    comparisons: Sequence[Comparison] = (),
-    activity: Sequence[Activity] = (),
-    live: Sequence[LeaderboardRow] = (),
-) -> Group:
-    """Lays out one table a network, layer, score and judge: its rows, comparisons, images and judge, dead units.
-
-    Args:
-        rows: The leaderboard; rows of one table stand together.
-        comparisons: Of methods, with intervals.
-        activity: Which units are dead.
-        live: The leaderboard without dead units.
-    """
+def _boards(evaluation: Evaluation) -> Group:
+    """One table a network, layer, score and judge: its rows, comparisons, images and judge, dead units."""
     parts: list[RenderableType] = []
     judges: dict[str, str] = {}
-    for row in rows:
+    for row in evaluation.leaderboard:
         judges.setdefault(row.score, row.judge)  # where there are several, methods are compared by the first
-    for board, group in groupby(rows, key=lambda row: row.board):
-        of_board = list(group)
-        first = of_board[0]
-        pool = f" ({first.pool})" if first.pool not in ("", UNKNOWN) else ""
-        title = Text.assemble((first.target, "bold"), " · ", (first.layer or "output", "bold"), pool)
-        parts += [Text(), title, Text(_source(first), "dim"), Text(), _table(of_board)]
-        of = first.target, first.layer, first.score
-        compared = [one for one in comparisons if (one.target, one.layer, one.score) == of]
-        if compared and first.judge == judges[first.score]:
+    for board, group in groupby(evaluation.leaderboard, key=lambda row: row.board):
+        rows = list(group)
+        target, layer, score, judge = rows[0].target, rows[0].layer, rows[0].score, rows[0].judge
+        pool = f" ({rows[0].pool})" if rows[0].pool not in ("", UNKNOWN) else ""
+        title = Text.assemble((target, "bold"), " · ", (layer or "output", "bold"), pool)
+        parts += [Text(), title, Text(_source(rows[0]), "dim"), Text(), _table(rows)]
+        compared = [
+            one for one in evaluation.comparisons if (one.target, one.layer, one.score) == (target, layer, score)
+        ]
+        if compared and judge == judges[score]:
             parts += [Text(), _comparisons(compared)]
-        for one in activity:
-            if (one.target, one.layer) == (first.target, first.layer):
-                line = _dead_line(one, of_board, [row for row in live if row.board == board])
-                parts += [Text(), Text(line, "dim")]
+        for activity in evaluation.activity:
+            if (activity.target, activity.layer) == (target, layer):
+                live = [row for row in evaluation.leaderboard_of_live_units if row.board == board]
+                parts += [Text(), Text(_dead_line(activity, rows, live), "dim")]
     return Group(*parts)
 
 
@@ -235,11 +221,11 @@ def _comparisons(comparisons: Sequence[Comparison]) -> RichTable:
     for name in ("difference", "interval", "units"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for one in comparisons:
-        clear = one.low > 0 or one.high < 0
-        interval = f"[{one.low:+.4f}, {one.high:+.4f}]"
-        other = "shuffled" if one.b == SHUFFLED + one.a else one.b
-        cells = [f"{one.a} − {other}", f"{one.diff:+.4f}", interval, str(one.n_units), "" if clear else "unclear"]
+    for pair in comparisons:
+        clear = pair.low > 0 or pair.high < 0
+        interval = f"[{pair.low:+.4f}, {pair.high:+.4f}]"
+        other = "shuffled" if pair.b == SHUFFLED + pair.a else pair.b
+        cells = [f"{pair.a} − {other}", f"{pair.diff:+.4f}", interval, str(pair.n_units), "" if clear else "unclear"]
         table.add_row(*(escape(cell) for cell in cells), style="" if clear else "dim")
     return table
 
