@@ -1,7 +1,7 @@
-"""What the images show at each strength of a unit: figure 3 of Linear Explanations (Oikarinen and Weng, ICML 2024).
+"""What images show at each strength of a unit: figure 3 of Linear Explanations (Oikarinen and Weng, ICML 2024).
 
-The range of a unit's activations is cut into equal bins; for each, the chart says which share of its images shows each
-concept of the unit's explanation. Images at the very top often show something else than the many in the middle.
+A unit's activations are cut into equal ranges; for each, the chart gives the share of its images that show each concept
+of the unit's explanation. Images at the very top often show something else than the many in the middle.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Shows what excites units most: files in the layout of MILANNOTATIONS, grids of pictures, a page for each layer."""
+"""The exemplars of units, as files in the layout of MILANNOTATIONS, as pictures, and as a page for each layer."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -69,8 +69,8 @@ def show_exemplars(
     if not is_first():
         return []
     rows, paths = probe.split("train", "val") if rows is None else rows.unique(), []
-    for (layer, one), source in zip(found.items(), written, strict=True):
-        drawn = Drawn.read(source, one)
+    for (layer, exemplars), source in zip(found.items(), written, strict=True):
+        drawn = Drawn.read(source, exemplars)
         where = layer_folder(folder / "pictures" / name, layer)
         draw_units(drawn, where)
         if layer in pooled:
@@ -95,8 +95,8 @@ def in_words(explained: Mapping[str, Sequence[Explanation]]) -> Words:
     """What methods (by name) say of each unit, method by method in their order."""
     words: dict[Unit, dict[str, str]] = {}
     for method, explanations in explained.items():
-        for one in explanations:
-            words.setdefault(one.unit, {})[method] = str(one)
+        for explanation in explanations:
+            words.setdefault(explanation.unit, {})[method] = str(explanation)
     return words
 
 

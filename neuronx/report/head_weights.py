@@ -1,8 +1,8 @@
-"""What the weights of a linear head know of the units' descriptions (CLIP-Dissect, figure 5 and appendix A.6).
+"""Compares the weights of a linear head with the units' descriptions (CLIP-Dissect, figure 5 and appendix A.6).
 
-A head that classifies by pooled units weighs each unit for each class. If descriptions are right, large weights join
-units and classes that mean something similar, and the description of the unit that contributes most to an image's
-prediction names its class.
+A head that classifies by pooled units has a weight for each unit and class. If descriptions are right, large weights
+join units and classes of similar meaning, and the description of the unit that contributes most to a prediction names
+the predicted class. Descriptions are compared with names of classes by equality, or by cosine in a text space.
 """
 
 import math
@@ -57,21 +57,21 @@ class Alignment:
 
 @dataclass(frozen=True)
 class NamedByUnit:
-    """The class of N images as the description of one unit tells it.
+    """The class of N images that the description of one unit names.
 
     Attributes:
         predicted: (N,) int64, the class that the network predicts.
         unit: (N,) int64, the unit that contributes most to it, among those with a description.
-        told: (N,) int64, the class most similar to that unit's description; -1 where none is more similar than others.
-        equal_to_label: Share of images whose told class is their label; NaN without labels.
-        equal_to_prediction: Share of images whose told class is the predicted one.
+        named: (N,) int64, the class most similar to that unit's description; -1 where none is more similar than others.
+        equal_to_label: Share of images whose named class is their label; NaN without labels.
+        equal_to_prediction: Share of images whose named class is the predicted one.
         chance: What `equal_to_prediction` would be if any unit with a description were asked instead.
         accuracy: Share of images that the network classifies rightly; NaN without labels.
     """
 
     predicted: Tensor
     unit: Tensor
-    told: Tensor
+    named: Tensor
     equal_to_label: float
     equal_to_prediction: float
     chance: float
@@ -81,7 +81,7 @@ class NamedByUnit:
 def align_weights(
     weight: Tensor, similarity: Tensor, descriptions: Sequence[str], class_names: Sequence[str]
 ) -> Alignment:
-    """Goes down the weights of a head, largest first; of equal weights the lower class and unit first.
+    """Mean similarity over the largest weights of a head; of equal weights the lower class and unit come first.
 
     Args:
         weight: (C, K).
@@ -147,15 +147,15 @@ def name_by_unit(
     guess, unit = torch.cat(predicted), torch.cat(best)
     nearest = similarity.nan_to_num(-torch.inf).argmax(0)
     nearest[similarity.amax(0) == similarity.amin(0)] = -1
-    told = nearest[unit]
-    # How many units would tell each class: what to expect of a unit drawn at random.
+    named = nearest[unit]
+    # How many units name each class: what to expect of a unit drawn at random.
     share = torch.bincount(nearest[units] + 1, minlength=len(class_names) + 1)[1:] / len(units)
     return NamedByUnit(
         predicted=guess,
         unit=unit,
-        told=told,
-        equal_to_label=_share(told, labels),
-        equal_to_prediction=_share(told, guess),
+        named=named,
+        equal_to_label=_share(named, labels),
+        equal_to_prediction=_share(named, guess),
         chance=float(share[guess].double().mean()),
         accuracy=_share(guess, labels),
     )

@@ -76,7 +76,7 @@ def test_images_and_text_space_can_be_chosen(probe, trainer):
         lambda t: torch.tensor([embed[x] for x in t]),
         rows,
     )
-    assert found.named["m"].told.tolist() == [0] * 7 and found.alignment["m"].n_units == 1
+    assert found.named["m"].named.tolist() == [0] * 7 and found.alignment["m"].n_units == 1
 
 
 def test_a_probe_without_labels_has_no_share_of_labels(probe, trainer):

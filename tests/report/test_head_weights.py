@@ -66,7 +66,7 @@ def test_a_bias_decides_predictions_but_no_contributions():
     similar = similarity_by_name(said, CLASSES)
     found = name_by_unit(weight, torch.tensor([0.0, 0, 1e6]), activations, similar, said, CLASSES)
     assert found.predicted.eq(2).all() and found.unit.equal((weight[2] * activations).argmax(1))
-    assert found.equal_to_prediction == found.told.eq(2).double().mean()
+    assert found.equal_to_prediction == found.named.eq(2).double().mean()
     assert math.isnan(found.equal_to_label) and math.isnan(found.accuracy)
 
 
@@ -88,7 +88,7 @@ def test_a_description_that_fits_no_class_tells_none():
     found = name_by_unit(
         weight, torch.zeros(3), activations, similarity_by_name(nothing, CLASSES), nothing, CLASSES, labels
     )
-    assert found.told.eq(-1).all() and found.equal_to_label == found.chance == 0
+    assert found.named.eq(-1).all() and found.equal_to_label == found.chance == 0
 
 
 def test_shapes_must_fit():
