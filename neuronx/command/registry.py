@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import neuronx.configs
-from neuronx.errors import UserError, unknown
+from neuronx.errors import UserError, first_line, unknown
 
 CONFIGS = neuronx.configs.__name__
 """Where our YAMLs are; and the group of entry points by which others add theirs: `mine = mypackage.configs`."""
@@ -138,7 +138,8 @@ class Registry:
             cause = error.__cause__
             if isinstance(cause, UserError):
                 raise cause from None
-            raise UserError(f"The {what} cannot be made so: {cause or error}") from error
+            why = first_line(cause if isinstance(cause, Exception) else error)
+            raise UserError(f"The {what} cannot be made so: {why}.") from error
 
 
 class Held:

@@ -110,8 +110,10 @@ def check_judge(judge: Judge, probe: "Probe", makers: Iterable[Sequence[str]] = 
             f"The judge {judge.name} knows {judge.domain} pictures, and those of `{probe.name}` are {probe.domain}: "
             "take a judge of that domain, or judge=labels."
         )
+    if not judge.encoders:
+        return  # nobody's encoder has to be loaded to know that
     for method, *encoders in filter(None, dict.fromkeys(map(tuple, makers))):
-        if encoders and set(judge.encoders) & set(encoders):
+        if set(judge.encoders) & set(encoders):
             raise UserError(
                 f"The judge {judge.name} has made the explanations of {method} (its weights are the same) and cannot "
                 "judge them: take another judge= or clip=."
