@@ -195,7 +195,7 @@ class ClipConcepts:
         """Probability of every word in every image: scores (N, C)."""
         names = self.words.of(probe)
         judged = self.clip.judge(names, probe, trainer)
-        scores = room(len(probe), len(names))
+        scores = empty_table(len(probe), len(names))
         for rows in torch.arange(len(probe)).split(4096):
             scores[rows[0] : rows[-1] + 1] = judged.scores(rows)
         return Concepts(names, scores, self.clip.encoders)
@@ -293,8 +293,8 @@ IN_MEMORY = 2**30
 """Bytes up to which a table is kept in memory."""
 
 
-def room(rows: int, columns: int) -> Tensor:
-    """An uninitialised (rows, columns) float32 table; a large one lies in a nameless file that goes with it.
+def empty_table(rows: int, columns: int) -> Tensor:
+    """An uninitialised (rows, columns) float32 table; over 1 GB it is memory-mapped to an unlinked temporary file.
 
     Raises:
         UserError: If the disk of the store is full.

@@ -14,15 +14,23 @@ from torch import Tensor
 
 from neuronx.data.files import contents, lines, pictures_in
 from neuronx.data.folder import FolderProbe, Listing
-from neuronx.data.label_maps import NOTHING, OUTSIDE, by_threads, cut, read_pixels, size_of, together
+from neuronx.data.label_maps import (
+    NOTHING,
+    OUTSIDE,
+    UNKNOWN,
+    by_threads,
+    cut,
+    looked_up,
+    read_pixels,
+    size_of,
+    together,
+)
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError, unknown
 from neuronx.store.cache import digest
 from neuronx.tables.csv import Row, read_csv
 from neuronx.tables.schemas import broden_label
 
-UNKNOWN = -3
-"""What `Labels.concept` says of a number that label.csv does not have."""
 _NUMBERS = 1 << 16
 """Labels are numbers of two bytes."""
 
@@ -275,14 +283,14 @@ class BrodenSegmentation:
             found, expected = (f"{height} x {width}" for height, width in (pixels.shape[:2], image.grid))
             raise UserError(f"{where}: {path} is {found} pixels, not sh x sw = {expected}.")
         numbers = pixels if pixels.ndim == 2 else pixels[..., 0] + (pixels[..., 1].astype(np.uint16) << 8)
-        concepts = self.table.concept.take(numbers, mode="clip")
-        if concepts.min() == UNKNOWN:
-            y, x = np.argwhere(concepts == UNKNOWN)[0].tolist()
-            raise UserError(
-                f"{self.folder / path} ({where}) has label {numbers[y, x]} at row {y}, column {x}, which label.csv "
-                "does not have."
-            )
-        return torch.from_numpy(concepts)
+        return looked_up(
+            self.table.concept,
+            numbers,
+            lambda label, y, x: UserError(
+                f"{self.folder / path} ({where}) has label {label} at row {y}, column {x}, which label.csv does not "
+                "have."
+            ),
+        )
 
     @cached_property
     def fingerprint(self) -> str:

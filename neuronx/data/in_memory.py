@@ -1,4 +1,4 @@
-"""Pictures that are in memory already, and whatever else Python code may call pictures."""
+"""`InMemoryProbe`, and `probe_of`, which builds a Probe from a folder, tensor, list or Dataset."""
 
 import hashlib
 import inspect

@@ -44,6 +44,23 @@ def read_pixels(path: Path, picture: str) -> np.ndarray:
         raise UserError(f"The labels of {picture} cannot be read from {path}: {reason}.") from None
 
 
+UNKNOWN = -3
+"""What a table of concepts holds for numbers that are no label's."""
+
+
+def looked_up(table: np.ndarray, numbers: np.ndarray, refuse: Callable[[int, int, int], UserError]) -> Tensor:
+    """The concept (H, W) int32 of each pixel's number, from a table whose last entry is for all numbers beyond it.
+
+    Raises:
+        UserError: For a number that is no label's, as `refuse` makes it of the number, its row and its column.
+    """
+    concepts = table.take(numbers, mode="clip")
+    if concepts.min() == UNKNOWN:
+        y, x = np.argwhere(concepts == UNKNOWN)[0].tolist()
+        raise refuse(int(numbers[y, x]), y, x)
+    return torch.from_numpy(concepts)
+
+
 def size_of(path: Path) -> tuple[int, int]:
     """(height, width) of a picture; only the head of the file is read."""
     with Image.open(path) as picture:

@@ -14,7 +14,17 @@ from torch import Tensor
 
 from neuronx.data.files import contents, lines, pictures_in
 from neuronx.data.folder import FolderProbe, Listing
-from neuronx.data.label_maps import NOTHING, OUTSIDE, by_threads, cut, read_pixels, size_of, together
+from neuronx.data.label_maps import (
+    NOTHING,
+    OUTSIDE,
+    UNKNOWN,
+    by_threads,
+    cut,
+    looked_up,
+    read_pixels,
+    size_of,
+    together,
+)
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError
 from neuronx.store.cache import digest
@@ -145,7 +155,6 @@ def _csv(path: Path) -> Iterator[tuple[object, object]]:
 
 LABELS = frozenset({".png", ".bmp", ".tif", ".tiff", ".pgm"})
 """Kinds of files that keep labels exactly."""
-_UNKNOWN = -3
 
 
 def labelled_pictures(
@@ -277,7 +286,7 @@ class LabelledPictures:
     @cached_property
     def _table(self) -> np.ndarray:
         """The concept of each number up to the largest in the legend, and one for all beyond."""
-        table = np.full(max(*self.legend.names, *self.ignored, 0) + 2, _UNKNOWN, np.int32)
+        table = np.full(max(*self.legend.names, *self.ignored, 0) + 2, UNKNOWN, np.int32)
         for number, label in self.legend.names.items():
             table[number] = NOTHING if number in self.ignored else self.labels.index(label)
         table[list(self.ignored)] = NOTHING
@@ -292,14 +301,14 @@ class LabelledPictures:
                 f"{picture} and its labels {path} differ in size: {size[0]} x {size[1]} and "
                 f"{found.shape[0]} x {found.shape[1]} pixels (height x width)."
             )
-        concepts = self._table.take(found, mode="clip")
-        if concepts.min() == _UNKNOWN:
-            y, x = np.argwhere(concepts == _UNKNOWN)[0].tolist()
-            raise UserError(
-                f"{path} has {self.legend.spell(int(found[y, x]))} at row {y}, column {x}, which {self.legend.where} "
-                "does not have (data.ignore=[...] for labels that mean nothing)."
-            )
-        return torch.from_numpy(concepts)
+        return looked_up(
+            self._table,
+            found,
+            lambda label, y, x: UserError(
+                f"{path} has {self.legend.spell(label)} at row {y}, column {x}, which {self.legend.where} does not "
+                "have (data.ignore=[...] for labels that mean nothing)."
+            ),
+        )
 
     def _numbers(self, pixels: np.ndarray, path: Path) -> np.ndarray:
         """(H, W) integers, the number of each pixel's label."""

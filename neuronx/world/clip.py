@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONTEXT = 16
 PAD, UNKNOWN = 0, 1
 READING = 2
-"""Raised whenever texts are read otherwise."""
+"""Version of the tokenizer; increase it when tokenization changes, so that caches are made anew."""
 SILENT = frozenset({"a", "an", "the"})
 
 

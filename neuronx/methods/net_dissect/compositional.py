@@ -1,7 +1,6 @@
 """Compositional explanations: each unit as a formula of concepts, `red AND NOT square`."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError
-from neuronx.methods.net_dissect.dissect import asked_for, content_key, scan, segmentation_of, thresholds
+from neuronx.methods.net_dissect.dissect import Options, content_key, scan, segmentation_of, thresholds
 from neuronx.methods.net_dissect.search import Gathering, Patterns, as_published, formula, search
 from neuronx.methods.net_dissect.table import DIGITS
 from neuronx.store.cache import Entry, entry, open_or_draft, packed
@@ -46,7 +45,8 @@ class Composed:
     single_iou: Tensor
 
 
-class Compositional:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Compositional(Options):
     """Explains each unit by the formula whose cells overlap most with where it fires (Mu and Andreas, NeurIPS 2020).
 
     An explanation's one term is the formula, with weight 1; its notes are the `iou`, the `length`, and the `single_iou`
@@ -55,48 +55,28 @@ class Compositional:
 
     Unlike the published search, this one tries all concepts, also those absent from the images where the unit fires,
     and keeps no formula whose last concept changes nothing.
+
+    Attributes:
+        length: Largest number of concepts in a formula.
+        beam: Formulas kept from one length to the next.
+        penalty: Each concept after the first multiplies the IoU by it; in (0, 1], and 1 is none.
+        published_length: Let NOT count as one concept more in the penalty, as the published code does.
     """
 
-    def __init__(
-        self,
-        length: int = 3,
-        beam: int = 10,
-        penalty: float = 1.0,
-        published_length: bool = False,
-        quantile: float = 0.005,
-        grid: tuple[int, int] | None = None,
-        categories: Sequence[str] | None = None,
-        whole_images: bool = False,
-        n_evidence: int = 15,
-    ) -> None:
-        """Chooses how to search.
+    length: int = 3
+    beam: int = 10
+    penalty: float = 1.0
+    published_length: bool = False
 
-        Args:
-            length: Largest number of concepts in a formula.
-            beam: Formulas kept from one length to the next.
-            penalty: Each concept after the first multiplies the IoU by it; in (0, 1], and 1 is none.
-            published_length: Let NOT count as one concept more in the penalty, as the published code does.
-            quantile: Share of all positions of all images on which a unit fires.
-            grid: (height, width) on which masks are compared; the labels' own by default.
-            categories: That concepts may be of; all by default.
-            whole_images: Let units of a layer without positions fire on whole images.
-            n_evidence: How many images become evidence.
-        """
-        for name, value, fine, right in (
-            ("length", length, length >= 1, "at least 1"),
-            ("beam", beam, beam >= 1, "at least 1"),
-            ("penalty", penalty, 0 < penalty <= 1, "above 0 and at most 1"),
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, fine, right in (
+            ("length", self.length >= 1, "at least 1"),
+            ("beam", self.beam >= 1, "at least 1"),
+            ("penalty", 0 < self.penalty <= 1, "above 0 and at most 1"),
         ):
             if not fine:
-                raise UserError(f"explain.compositional.{name} is {value}; it must be {right}.")
-        self.length, self.beam, self.penalty, self.published_length = length, beam, penalty, published_length
-        self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
-        self.quantile, self.categories, self.whole_images, self.n_evidence = (
-            quantile,
-            categories,
-            whole_images,
-            n_evidence,
-        )
+                raise UserError(f"explain.compositional.{name} is {getattr(self, name)}; it must be {right}.")
 
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Found:
         """Explains the units asked for, from the train and val images; the tables are the published ones, one a layer.
@@ -109,7 +89,7 @@ class Compositional:
         tables: dict[str, Table] = {}
         for layer, (composed, exemplars) in self.compose(target, probe, trainer).items():
             explained = self.explain_layer(composed, exemplars, segmentation.names)
-            explanations += asked_for(explained, target)
+            explanations += [explanation for explanation in explained if target.asks_for(explanation.unit)]
             tables[f"compositional_{target.name}_{layer}.csv"] = cells(composed, segmentation)
             log.info(
                 "%s %s: mean IoU %.4f with formulas, %.4f with single concepts",

@@ -15,7 +15,7 @@ from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.net_dissect.tally import Tally, Tallying, count
 from neuronx.store.cache import Contents, Draft, Entry, digest, entry, open_or_draft, packed
 from neuronx.store.processes import on_first
-from neuronx.types import Explanation, Plain, TrainerFactory
+from neuronx.types import Plain, TrainerFactory
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -23,6 +23,29 @@ if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.recording.exemplars import Exemplars
     from neuronx.targets.target import Target
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Options:
+    """What Network Dissection and compositional explanations have in common.
+
+    Attributes:
+        quantile: Share of all positions of all images on which a unit fires.
+        grid: (height, width) on which masks are compared; the labels' own by default.
+        categories: That concepts may be of; all by default.
+        whole_images: Let units of a layer without positions fire on whole images, as published for last layers.
+        n_evidence: How many images become evidence.
+    """
+
+    quantile: float = 0.005
+    grid: tuple[int, int] | None = None
+    categories: Sequence[str] | None = None
+    whole_images: bool = False
+    n_evidence: int = 15
+
+    def __post_init__(self) -> None:
+        if self.grid is not None:
+            object.__setattr__(self, "grid", (int(self.grid[0]), int(self.grid[1])))
 
 
 def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Segmentation:
@@ -248,11 +271,6 @@ def dissect(
         tallies = {layer: tallying.result(lambda total: together(total, runner)) for layer, tallying in made.items()}
         published |= on_first(lambda: {layer: _publish(draft, tallies[layer]) for layer, draft in drafts.items()})
     return {layer: (_read(published[layer], segmentation), one) for layer, one in tails.items()}
-
-
-def asked_for(explanations: Sequence[Explanation], target: "Target") -> list[Explanation]:
-    """Those of the units asked for."""
-    return [explanation for explanation in explanations if target.asks_for(explanation.unit)]
 
 
 def together(total: Tensor, runner: "Trainer") -> Tensor:

@@ -1,11 +1,11 @@
 """Network Dissection as a method: each unit is called after the concept whose pixels it fires on."""
 
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuronx.errors import UserError, unknown
-from neuronx.methods.net_dissect.dissect import asked_for, dissect
+from neuronx.methods.net_dissect.dissect import Options, dissect
 from neuronx.methods.net_dissect.table import cells, dissected
 from neuronx.methods.net_dissect.tally import DENOMINATORS, Tally
 from neuronx.types import Explanation, Found, Table, TrainerFactory
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class NetDissect:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetDissect(Options):
     """Labels each unit with the concept whose pixels overlap most with where it fires (Bau et al., CVPR 2017).
 
     An explanation's one term is that concept, with weight 1; its notes are the `iou`, and `detector`, which is 1 for a
@@ -28,36 +29,21 @@ class NetDissect:
     Published variants: denominator="hit" is NetDissect-Lite (its quantile is 5/999, element 994 of 1,000);
     denominator="all" with quantile=.01 is the implementation of 2020. The tables published with CLIP-Dissect also count
     label 0, "nothing labelled", as a texture; here it is no concept.
+
+    Attributes:
+        denominator: Over which images a unit's own area is taken: annotated, hit or all (see `tally.py`).
+        threshold: IoU above which a unit is a detector.
     """
 
-    def __init__(
-        self,
-        quantile: float = 0.005,
-        denominator: str = "annotated",
-        threshold: float = 0.04,
-        grid: tuple[int, int] | None = None,
-        categories: Sequence[str] | None = None,
-        whole_images: bool = False,
-        n_evidence: int = 15,
-    ) -> None:
-        """Chooses what counts.
+    denominator: str = "annotated"
+    threshold: float = 0.04
 
-        Args:
-            quantile: Share of all positions of all images on which a unit fires.
-            denominator: Over which images a unit's own area is taken: annotated, hit or all (see `tally.py`).
-            threshold: IoU above which a unit is a detector.
-            grid: (height, width) on which masks are compared; the labels' own by default.
-            categories: That concepts may be of; all by default.
-            whole_images: Let units of a layer without positions fire on whole images, as published for last layers.
-            n_evidence: How many images become evidence.
-        """
-        if denominator not in DENOMINATORS:
-            raise unknown("denominator of Network Dissection", denominator, DENOMINATORS)
-        if not 0 <= threshold < 1:
-            raise UserError(f"explain.net_dissect.threshold is {threshold}; an IoU is at least 0 and below 1.")
-        self.quantile, self.denominator, self.threshold = quantile, denominator, threshold
-        self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
-        self.categories, self.whole_images, self.n_evidence = categories, whole_images, n_evidence
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.denominator not in DENOMINATORS:
+            raise unknown("denominator of Network Dissection", self.denominator, DENOMINATORS)
+        if not 0 <= self.threshold < 1:
+            raise UserError(f"explain.net_dissect.threshold is {self.threshold}; an IoU is at least 0 and below 1.")
 
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Found:
         """Labels the units asked for, from the train and val images; the tables are published tallies, one a layer.
@@ -74,7 +60,7 @@ class NetDissect:
                 *(target.name, layer, units, len(tally.fires), self.threshold, concepts),
             )
             labelled = self.explain_layer(tally, exemplars)
-            explanations += asked_for(labelled, target)
+            explanations += [explanation for explanation in labelled if target.asks_for(explanation.unit)]
             tables[f"tally_{target.name}_{layer}.csv"] = cells(dissected(tally, self.denominator))
         return Found(explanations, tables)
 
