@@ -30,7 +30,7 @@ class Separation:
 
     @property
     def gap(self) -> Tensor:
-        """(U,) by how much clusters are further apart than wide; 0 means no better than chance."""
+        """(U,) mean distance between clusters less that inside; 0 is chance."""
         return self.inter - self.intra
 
 

@@ -2,7 +2,7 @@
 
 What lies before the lower layer is run once for each image; what it gives is the image's features. The segment is
 then run on features in any combination, one image as often as one likes. What lies after the upper layer never runs.
-`lower_layer` finds the layer before another one, where a segment begins unless somebody says otherwise.
+`lower_layer` finds the layer before another one, where a segment begins by default.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -269,7 +269,7 @@ def _usual(x: Any) -> Any:
 
 
 def _blank(batch: int, like: Tensor, x: Any) -> Any:
-    """Something of the shape for as many images as `like`: nobody reads it. What has no axis of images stays."""
+    """Something of the shape for as many images as `like`; its values are not read. What has no axis of images stays."""
     if not isinstance(x, Tensor) or not x.ndim or len(x) != batch:
         return _moved(like, x)
     return torch.empty((len(like), *x.shape[1:]), dtype=x.dtype, device=like.device)

@@ -1,1 +1,1 @@
-"""`sim=purity`: how far clusters of a unit's references lie apart."""
+"""`sim=purity`: distances in and between clusters of a unit's references."""

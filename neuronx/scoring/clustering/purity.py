@@ -1,7 +1,7 @@
 """`sim=purity`: do the references of a unit fall into parts that look different? The published evaluation of PURE.
 
-Nothing is simulated, and no explanation is looked at: clusters of a unit's references are compared by how far apart
-their pictures are in the space of a network that had no part in making them.
+No activation is predicted, and explanations play no part: the score compares mean distances in and between clusters of
+a unit's references, in the embedding space of a network that had no part in making the clusters.
 """
 
 from collections.abc import Mapping, Sequence
