@@ -269,7 +269,7 @@ def _usual(x: Any) -> Any:
 
 
 def _blank(batch: int, like: Tensor, x: Any) -> Any:
-    """Something of the shape for as many images as `like`; its values are not read. What has no axis of images stays."""
+    """Something of the shape for as many images as `like`; never read. What has no axis of images stays."""
     if not isinstance(x, Tensor) or not x.ndim or len(x) != batch:
         return _moved(like, x)
     return torch.empty((len(like), *x.shape[1:]), dtype=x.dtype, device=like.device)
