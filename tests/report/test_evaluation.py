@@ -1,9 +1,11 @@
 import io
+import json
 
+import numpy
 import pytest
 from rich.console import Console
 
-from neuronx.report.evaluation import Evaluation, plus_minus, show, write
+from neuronx.report.evaluation import Evaluation, plus_minus, show, versions, write, write_record
 from neuronx.report.leaderboard import Activity
 from neuronx.types import Comparison, Explanation, Score, Unit
 
@@ -136,3 +138,19 @@ def test_the_files_of_a_run(tmp_path):
     text = b"".join(before.values()).decode()
     assert str(tmp_path) not in text and "20" + "26" not in text
     assert write(evaluation(scores=[], comparisons=[]), tmp_path / "empty") == []
+
+
+def test_the_record_says_what_ran_with_what(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["evaluate.py", "explain=[milan, pure]"])
+    path = write_record(tmp_path, "seed: 0\n", seed=0, fingerprints={"data": "abc"})
+    record = json.loads(path.read_text())
+    assert path.name == "run.json"
+    assert (tmp_path / "config.yaml").read_text() == "seed: 0\n"
+    assert record["seed"] == 0 and record["fingerprints"] == {"data": "abc"}
+    assert record["versions"]["numpy"] == numpy.__version__
+    assert record["command"] == "evaluate.py 'explain=[milan, pure]'"
+    assert not (write_record(tmp_path / "b").parent / "config.yaml").exists()
+
+
+def test_versions_name_what_results_depend_on():
+    assert {"neuronx", "python", "torch", "lightning"} <= set(versions())
