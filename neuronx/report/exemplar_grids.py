@@ -198,17 +198,22 @@ def _range_grid(titles: Sequence[str], ranges: Ranges, place: int, shown: Tensor
 
 
 def page(drawn: Drawn, folder: Path, name: str, explanations: Words, pool: str | None = None) -> Path:
-    """Writes the page of a layer of the network called `name`; `pool` ranked the images where ranges are drawn."""
+    """Writes the page of a layer of the network called `name`; `pool` ranked the images where ranges are drawn.
+
+    It opens without a network connection, can be searched, and sorted by unit or by peak.
+    """
+    from jinja2 import Environment
+
     exemplars = drawn.exemplars
     endings = ("",) if pool is None else ("", "_ranges")
     cards = [
-        Card(
-            name=str(exemplars.units[unit]),
-            peaks=exemplars.peaks[unit].tolist(),
-            threshold=float(exemplars.thresholds[unit]),
-            explanations=explanations.get(exemplars.units[unit], {}),
-            pictures=[f"unit_{unit}{ending}.png" for ending in endings],
-        )
+        {
+            "name": str(exemplars.units[unit]),
+            "peaks": exemplars.peaks[unit].tolist(),
+            "threshold": float(exemplars.thresholds[unit]),
+            "explanations": explanations.get(exemplars.units[unit], {}),
+            "pictures": [f"unit_{unit}{ending}.png" for ending in endings],
+        }
         for unit in drawn.units
     ]
     where = (
@@ -218,35 +223,10 @@ def page(drawn: Drawn, folder: Path, name: str, explanations: Words, pool: str |
     )
     strongest = f"of each the {exemplars.rows.shape[1]} images of {exemplars.images:,} with the strongest peak, {where}"
     beside = "" if pool is None else f" Beside them images from ranges of the ranking by activation (pool={pool})."
-    title = f"{name} · {exemplars.layer or 'output'}"
-    return write_page(folder / "index.html", title, f"{len(cards)} units; {strongest}.{beside}", cards)
-
-
-@dataclass(frozen=True)
-class Card:
-    """One unit on the page.
-
-    Attributes:
-        name: As in tables, `layer4:12`.
-        peaks: Activations on its exemplars, strongest first.
-        threshold: Above which it is on.
-        explanations: Method -> words.
-        pictures: Files beside the page, the exemplars first.
-    """
-
-    name: str
-    peaks: Sequence[float]
-    threshold: float
-    explanations: Mapping[str, str]
-    pictures: Sequence[str]
-
-
-def write_page(path: str | Path, title: str, remark: str, cards: Sequence[Card]) -> Path:
-    """Writes the page; it opens without a network, can be searched, and sorted by unit or by peak."""
-    from jinja2 import Environment
-
-    made = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
-    return write_atomic(path, made.render(title=title, remark=remark, cards=cards).encode())
+    remark = f"{len(cards)} units; {strongest}.{beside}"
+    template = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    html = template.render(title=f"{name} · {exemplars.layer or 'output'}", remark=remark, cards=cards)
+    return write_atomic(folder / "index.html", html.encode())
 
 
 PAGE = """<!doctype html>
