@@ -7,8 +7,7 @@ import torch.multiprocessing as processes
 from linear_cases import planted
 
 from neuronx.errors import UserError
-from neuronx.methods.linear.method import LinearExplanations
-from neuronx.methods.linear.module import LinearHeads
+from neuronx.methods.linear.method import LinearExplanations, LinearHeads
 from neuronx.methods.linear.moments import Rows, shares
 from neuronx.methods.linear.search import forward
 from neuronx.types import Concepts, Unit
