@@ -255,8 +255,8 @@ class Describer:
             raise UserError(f"Units need images (U, k, 3, H, W) and masks (U, k, 1, H, W), not {shapes}.")
         pictures = images.flatten(0, 1).split(IMAGES)
         cut = [None] * len(pictures) if masks is None else masks.flatten(0, 1).split(IMAGES)
-        found = [self.encoder(*pair) for pair in zip(pictures, cut, strict=True)]
-        return torch.cat(found).unflatten(0, images.shape[:2])
+        features = [self.encoder(*pair) for pair in zip(pictures, cut, strict=True)]
+        return torch.cat(features).unflatten(0, images.shape[:2])
 
     def write(self, features: Tensor, **options: Any) -> Captions:
         """Captions from features (U, k, D)."""

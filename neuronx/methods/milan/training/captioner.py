@@ -17,6 +17,7 @@ from neuronx.methods.milan.captioner import Captioner
 from neuronx.methods.milan.networks import Decoder, LanguageModel
 from neuronx.methods.milan.training.descriptions import Batch, Descriptions
 from neuronx.methods.milan.training.fit import fit_module
+from neuronx.metrics.captions import normalised
 from neuronx.types import TrainerFactory
 
 SAMPLES = 16
@@ -131,7 +132,7 @@ class DecoderLearning(Learning):
             return
         captions = self.writers[0](batch.features.float(), "greedy", pmi=False).captions
         units = batch.units.tolist()
-        self.bleu.update([plain(one) for one in captions], [[plain(one) for one in self.said[unit]] for unit in units])
+        self.bleu.update([*map(normalised, captions)], [[*map(normalised, self.said[unit])] for unit in units])
         self.captions += list(zip(units, captions, strict=True))[: SAMPLES - len(self.captions)]
 
     def on_validation_epoch_end(self) -> None:
@@ -293,8 +294,3 @@ def learn(
         "seed": module.seed,
         **costs,
     }
-
-
-def plain(text: str) -> str:
-    """A caption as captions are compared: lower case, without full stops and spaces at its ends."""
-    return text.lower().strip(". ")
