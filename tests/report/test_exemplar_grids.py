@@ -9,10 +9,17 @@ import torch
 from PIL import Image
 
 from neuronx.recording.pictures import Gallery
-from neuronx.recording.ranges import activation_ranges
 from neuronx.report import exemplar_grids
 from neuronx.report import tiles as drawing
-from neuronx.report.exemplar_grids import SIDE, Drawn, contact_sheet, draw_ranges, in_words, show_exemplars
+from neuronx.report.exemplar_grids import (
+    SIDE,
+    Drawn,
+    activation_ranges,
+    contact_sheet,
+    draw_ranges,
+    in_words,
+    show_exemplars,
+)
 from neuronx.report.tiles import DIMMED, GAP, OUTLINE, Strip, sheet, spread, tiles
 from neuronx.types import Explanation, Unit
 

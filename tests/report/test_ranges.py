@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronx.errors import UserError
-from neuronx.recording import ranges
-from neuronx.recording.ranges import activation_ranges
+from neuronx.report import exemplar_grids
+from neuronx.report.exemplar_grids import activation_ranges
 
 
 @settings(deadline=None, max_examples=50)
@@ -17,7 +17,7 @@ def test_images_come_from_their_range_and_limits_are_those_of_the_whole_range(im
     values = torch.randint(0, 200, (images, units), generator=generator).float()
     rows = torch.randperm(3 * images, generator=generator)[:images].sort().values
     found = activation_ranges(values, rows, n=n, seed=seed)
-    assert found.ranks == tuple((a, min(b, images)) for a, b in ranges.RANKS if a < images)
+    assert found.ranks == tuple((a, min(b, images)) for a, b in exemplar_grids.RANKS if a < images)
     assert found.rows.shape == found.activations.shape == (units, len(found.ranks), n)
     for unit in range(units):
         order = sorted(range(images), key=lambda i, unit=unit: (-float(values[i, unit]), i))
@@ -37,7 +37,7 @@ def test_a_units_row_does_not_depend_on_the_others_or_on_pieces(monkeypatch):
     values = torch.randn(300, 7)
     whole = activation_ranges(values)
     assert torch.equal(activation_ranges(values[:, 4:5]).rows[0], whole.rows[4])
-    monkeypatch.setattr(ranges, "CHUNK", 600)
+    monkeypatch.setattr(exemplar_grids, "CHUNK", 600)
     assert torch.equal(activation_ranges(values).rows, whole.rows)
     assert not torch.equal(activation_ranges(values, seed=1).rows, whole.rows)
 
