@@ -24,7 +24,7 @@ from neuronx.targets.target import Target
 from neuronx.world.clip import ShapesClip
 from neuronx.world.pictures.probe import ShapesProbe
 
-JUDGE = SimpleNamespace(name="judge", domain="", vocabulary=lambda probe: ())
+JUDGE = SimpleNamespace(name="judge", domain="", encoders=(), vocabulary=lambda probe: ())
 
 
 def space():
