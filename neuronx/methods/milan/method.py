@@ -14,9 +14,8 @@ from torch import Tensor
 
 from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError, unknown
-from neuronx.methods.milan import describer
 from neuronx.methods.milan.captioner import Captioner, Captions
-from neuronx.methods.milan.describer import Describer, encoder_of, is_published
+from neuronx.methods.milan.describer import Describer, encoder_of, is_published, load
 from neuronx.methods.milan.features import Captioned, Notes, Subject, encode, written
 from neuronx.recording.exemplars import Exemplars, find_exemplars, gather, whole_images
 from neuronx.recording.maps import masks
@@ -140,7 +139,7 @@ class Milan:
         """Chooses a captioner and how it writes; what is None is as it was trained or published.
 
         Args:
-            weights: As `describer.load` takes them: a shipped name, a file, or `published`.
+            weights: As `neuronx.milan.load` takes them: a shipped name, a file, or `published`.
             key: Which of the published captioners.
             encoder: In place of the captioner's own.
             published_masks: As in `RegionEncoder`.
@@ -179,7 +178,7 @@ class Milan:
         """The captioner with its encoder, loaded when first needed."""
         if isinstance(self.weights, Describer):
             return self.weights
-        return describer.load(self.weights, self.key, self.encoder, self.published_masks)
+        return load(self.weights, self.key, self.encoder, self.published_masks)
 
     @property
     def encoders(self) -> tuple[str, ...]:
