@@ -48,7 +48,7 @@ _PUBLIC = {
     "importance": "scoring.ablation.importance",
     "importance_figure": "report.importance",
     "importance_table": "report.importance",
-    "leaderboard": "report.leaderboard",
+    "leaderboard": "report.evaluation",
     "probe_of": "data.in_memory",
     "read_explanations": "tables.explanations",
     "score": "api",

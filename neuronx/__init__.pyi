@@ -12,7 +12,7 @@ from neuronx.report.area_chart import area_figure as area_figure, chart_explanat
 from neuronx.report.figures import write_figure as write_figure
 from neuronx.report.head_study import study_head as study_head, write_head_study as write_head_study
 from neuronx.report.importance import importance_figure as importance_figure, importance_table as importance_table
-from neuronx.report.leaderboard import leaderboard as leaderboard
+from neuronx.report.evaluation import leaderboard as leaderboard
 from neuronx.report.figures import score_fit_figure as score_fit_figure
 from neuronx.scoring.ablation.importance import importance as importance
 from neuronx.tables.explanations import read_explanations as read_explanations, write_explanations as write_explanations

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from neuronx.concepts.clip import Clip
     from neuronx.data.probe import Probe
-    from neuronx.report.leaderboard import LeaderboardRow
+    from neuronx.report.evaluation import LeaderboardRow
     from neuronx.report.shown import Shown
     from neuronx.targets.target import Target
 
@@ -157,7 +157,7 @@ class Study:
     def leaderboard(self) -> "Shown[LeaderboardRow]":
         """Means over units of all scores so far, the best method first; scores by correlation if there are none yet."""
         from neuronx.report import shown
-        from neuronx.report.leaderboard import leaderboard
+        from neuronx.report.evaluation import leaderboard
 
         if not self.scored:
             self.score()

@@ -8,7 +8,7 @@ import neuronx
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
 from neuronx.scoring.correlation import Correlation
-from neuronx.tables.scores import write_scores
+from neuronx.tables.csv import write_scores
 from neuronx.types import Explanation, Unit
 from neuronx.world.networks import load
 from neuronx.world.pictures.probe import ShapesProbe

@@ -31,8 +31,7 @@ from neuronx.types import (
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
-    from neuronx.report.evaluation import Evaluation
-    from neuronx.report.leaderboard import Activity
+    from neuronx.report.evaluation import Activity, Evaluation
     from neuronx.scoring.stored import Stored
     from neuronx.targets.target import Target
 
@@ -70,8 +69,7 @@ def evaluate(
     """
     from neuronx.data.latents import images_of
     from neuronx.recording.record import record
-    from neuronx.report.evaluation import Evaluation
-    from neuronx.report.leaderboard import activity
+    from neuronx.report.evaluation import Evaluation, activity
     from neuronx.scoring.compare import agreement, check_judge, compare
 
     pictures = {name: images_of(target, probe) for name, target in targets.items()}
@@ -163,8 +161,7 @@ def evaluation_of(
 ) -> "Evaluation":
     """What was found of one network so far, by methods and by scorers."""
     from neuronx.recording.record import record
-    from neuronx.report.evaluation import Evaluation
-    from neuronx.report.leaderboard import activity
+    from neuronx.report.evaluation import Evaluation, activity
     from neuronx.scoring.compare import agreement, compare
 
     for said in found.values():

@@ -18,9 +18,9 @@ from torch import Tensor
 from neuronx.experiments.figures import INK, laid_out
 from neuronx.experiments.splits import Split
 from neuronx.metrics.bert_score import BertScore
-from neuronx.metrics.bootstrap import mean_and_sem
 from neuronx.metrics.captions import CaptionScores, References, score_captions
 from neuronx.metrics.constants import constant_captions, nearest_units
+from neuronx.metrics.correlation import mean_and_sem
 from neuronx.metrics.naming import Naming, naming
 from neuronx.report.caption_scores import SCORES, numbers
 from neuronx.report.figures import COLOURS, FLOOR

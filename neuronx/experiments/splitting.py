@@ -15,7 +15,7 @@ from neuronx.experiments.planting import RECOVERY, plant, recover, summary
 from neuronx.methods.clip_dissect.method import ClipDissect
 from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.pure.method import Pure, part_columns, split_target, study
-from neuronx.metrics.bootstrap import interval, mean_and_sem
+from neuronx.metrics.correlation import interval, mean_and_sem
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.scoring.correlation import Correlation
 from neuronx.tables.csv import write_csv

@@ -15,7 +15,7 @@ from neuronx.experiments.splitting import pure_of, shown
 from neuronx.methods.pure.clusters import choose, products
 from neuronx.methods.pure.method import Pure, study
 from neuronx.methods.pure.references import Findings, mean_pool
-from neuronx.metrics.bootstrap import interval
+from neuronx.metrics.correlation import interval
 from neuronx.metrics.purity import members
 from neuronx.recording.record import record
 from neuronx.tables.csv import write_csv

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuronx.errors import UserError
-from neuronx.metrics.bootstrap import interval
+from neuronx.metrics.correlation import interval
 from neuronx.recording.forward_pass import predict
 from neuronx.scoring.ablation.losses import total_of
 from neuronx.targets.replay import Tail, class_logits

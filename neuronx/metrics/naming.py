@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.metrics.bootstrap import interval
+from neuronx.metrics.correlation import interval
 
 
 @lru_cache(maxsize=4096)

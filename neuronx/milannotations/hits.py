@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from neuronx.errors import UserError
 from neuronx.milannotations.dataset import Milannotations, Sample
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.tables.csv import write_csv
 
 TIMEOUT_SECONDS = 20.0

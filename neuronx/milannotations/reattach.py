@@ -17,7 +17,7 @@ from neuronx.errors import UserError
 from neuronx.milannotations.layer import layers_in, mapped, read_ids
 from neuronx.milannotations.write import npy
 from neuronx.recording.pictures import View, gallery
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.targets.preprocess import Preprocess
 
 VALIDATION_IMAGES = 50_000

@@ -20,7 +20,7 @@ from neuronx.errors import UserError
 from neuronx.recording.exemplars import gather
 from neuronx.recording.maps import masks
 from neuronx.recording.pictures import Gallery, gallery, view
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.store.processes import is_first
 from neuronx.targets.target import Target
 from neuronx.types import TrainerFactory

@@ -17,7 +17,7 @@ from neuronx.milannotations.write import layer_folder, write_all
 from neuronx.recording.pictures import Gallery, gallery, view
 from neuronx.recording.record import record
 from neuronx.report.tiles import TILE, Strip, parts, png, sheet, spread, tiles, write_pngs
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.store.processes import is_first
 from neuronx.types import Explanation, TrainerFactory, Unit
 

@@ -16,9 +16,9 @@ import torch
 
 from neuronx.errors import UserError
 from neuronx.metrics.correlation import moments, pearson
-from neuronx.scoring.baselines import CEILING, RANDOM, is_method
+from neuronx.scoring.rows import CEILING, RANDOM, is_method
 from neuronx.scoring.stored import Stored
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.types import UNKNOWN, Score, Unit
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from neuronx.errors import unknown
-from neuronx.report.evaluation import Evaluation
+from neuronx.report.evaluation import Evaluation, LeaderboardRow
 from neuronx.report.figures import histogram_counts
-from neuronx.report.leaderboard import LeaderboardRow
 from neuronx.report.purity import ALIGNMENT, PURITY
-from neuronx.scoring.baselines import is_method
+from neuronx.scoring.rows import is_method
 from neuronx.types import Score, Table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 from neuronx.milannotations.write import layer_folder
 from neuronx.report.figures import COLOURS
 from neuronx.report.tiles import FAINT, INK, PAPER, Strip, png, sheet, tiles
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.types import PartSamples, Unit
 
 COLUMNS = 8

@@ -7,8 +7,8 @@ from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from neuronx.report.leaderboard import LeaderboardRow
-from neuronx.tables.scores import COLUMNS, cells
+from neuronx.report.evaluation import LeaderboardRow
+from neuronx.tables.csv import COLUMNS, cells
 from neuronx.types import Cell, Explanation, PartSamples, Score, Table
 
 if TYPE_CHECKING:

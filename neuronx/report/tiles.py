@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 from torchvision.utils import make_grid
 
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 
 TILE = 128
 """Side of each picture in a grid, in pixels."""

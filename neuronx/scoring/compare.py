@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuronx.errors import UserError
-from neuronx.metrics.bootstrap import interval, mean_and_sem, spearman
-from neuronx.scoring.baselines import SHUFFLED, is_method
+from neuronx.metrics.correlation import interval, mean_and_sem, spearman
+from neuronx.scoring.rows import SHUFFLED, is_method
 from neuronx.types import Comparison, Judge, Score, Unit
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neuronx.metrics.bootstrap import correlation_sem
-from neuronx.metrics.correlation import empty, merge, moments, pearson
+from neuronx.metrics.correlation import correlation_sem, empty, merge, moments, pearson
 from neuronx.recording.record import record
 from neuronx.scoring.predictors import JudgedConcepts, Predictor
 from neuronx.scoring.rows import MethodRows, TableOptions, layers_of, parts_apart, rows_of_sums

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # Of the shipped parts: a wheel carries it inside the package, a checkout beside it.

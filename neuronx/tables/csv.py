@@ -1,16 +1,17 @@
-"""Tables as files: comma separated, with a header, UTF-8. What is wrong in one is said with file, line and column."""
+"""Tables as files, scores among them: comma separated, with a header, UTF-8. Mistakes are said with line and column."""
 
 import csv
 import io
 import math
 import numbers
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from neuronx.errors import UserError
-from neuronx.store.atomic import write_atomic
-from neuronx.types import Cell
+from neuronx.store.cache import write_atomic
+from neuronx.types import Cell, Score
 
 
 @dataclass(frozen=True)
@@ -117,3 +118,40 @@ def _cell(value: Cell) -> str:
     if value is None or value != value:
         return ""
     return str(int(value)) if isinstance(value, numbers.Integral) else repr(float(value))
+
+
+COLUMNS = (
+    "target",
+    "layer",
+    "pool",
+    "unit",
+    "part",
+    "method",
+    "score",
+    "value",
+    "sem",
+    "n",
+    "status",
+    "explanation",
+    "judge",
+    "images",
+)
+
+Record = TypeVar("Record")
+
+
+def write_scores(path: str | Path, scores: Sequence[Score]) -> Path:
+    """Writes `scores.csv`, one row a unit, method and score, in the order given; NaN is an empty cell."""
+    return write_csv(path, COLUMNS, map(cells, scores))
+
+
+def cells(score: Score) -> list[Cell]:
+    """A row of `scores.csv`."""
+    unit: dict[str, Cell] = {"layer": score.unit.layer, "unit": score.unit.index, "part": score.unit.part}
+    return [unit[name] if name in unit else getattr(score, name) for name in COLUMNS]
+
+
+def write_records(path: str | Path, kind: type[Record], records: Sequence[Record]) -> Path:
+    """Writes flat dataclasses, such as `LeaderboardRow` and `Comparison`, a column for each field."""
+    columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return write_csv(path, columns, [[getattr(record, name) for name in columns] for record in records])

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import scipy.stats
 
-from neuronx.metrics.bootstrap import correlation_sem, interval, mean_and_sem, spearman
+from neuronx.metrics.correlation import correlation_sem, interval, mean_and_sem, spearman
 
 
 def test_mean_and_sem():

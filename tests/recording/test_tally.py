@@ -4,8 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuronx.recording.tails import Side, above, largest, next_larger, ordered, trimmed
-from neuronx.recording.tally import Tally, merge
+from neuronx.recording.tally import Side, Tally, above, largest, merge, next_larger, ordered, trimmed
 from neuronx.store.cache import Draft, Entry
 from neuronx.store.processes import process
 

@@ -5,8 +5,7 @@ import numpy
 import pytest
 from rich.console import Console
 
-from neuronx.report.evaluation import Evaluation, plus_minus, show, versions, write, write_record
-from neuronx.report.leaderboard import Activity
+from neuronx.report.evaluation import Activity, Evaluation, plus_minus, show, versions, write, write_record
 from neuronx.types import Comparison, Explanation, Score, Unit
 
 NAN = float("nan")

@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from neuronx.report.evaluation import Evaluation
-from neuronx.report.leaderboard import activity, dead_units, leaderboard
+from neuronx.report.evaluation import Evaluation, activity, dead_units, leaderboard
 from neuronx.types import Activations, Score, Unit
 
 NAN = float("nan")

@@ -1,4 +1,4 @@
-from neuronx.scoring.baselines import is_method, randomised, shuffled
+from neuronx.scoring.rows import is_method, randomised, shuffled
 from neuronx.types import Explanation, Unit
 
 POOL = tuple(f"w{k}" for k in range(50))

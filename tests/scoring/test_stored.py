@@ -5,9 +5,9 @@ import math
 import pytest
 
 from neuronx.errors import UserError
-from neuronx.report.leaderboard import leaderboard
+from neuronx.report.evaluation import leaderboard
 from neuronx.scoring.stored import Stored
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.tables.explanations import read_files
 
 METHODS = ("NetDissect", "MILAN", "CLIP_Dissect", "LE_label", "LE_siglip")

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronx.errors import UserError
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.tables.csv import read_csv
 from neuronx.tables.explanations import by_method, dotted, read_explanations, read_files, write_explanations
 from neuronx.types import Explanation, Unit

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from neuronx.errors import UserError
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.tables.explanations import read_explanations, read_files
 from neuronx.tables.schemas import broden_label, broden_label_as_published
 from neuronx.types import Unit

@@ -1,5 +1,5 @@
-from neuronx.report.leaderboard import LeaderboardRow
-from neuronx.tables.scores import write_records, write_scores
+from neuronx.report.evaluation import LeaderboardRow
+from neuronx.tables.csv import write_records, write_scores
 from neuronx.types import Comparison, Score, Unit
 
 NAN = float("nan")

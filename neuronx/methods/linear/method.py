@@ -15,7 +15,7 @@ from neuronx.methods.linear import elastic_net
 from neuronx.methods.linear.moments import Moments, Rows
 from neuronx.methods.linear.search import Formulas, forward, greedy, top
 from neuronx.methods.linear.solvers import ProximalNet, saga
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.store.checkpoints import sorted_file
 from neuronx.types import Activations, Concepts, ConceptSource, Explanation, TrainerFactory, Unit
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError
-from neuronx.methods.net_dissect.dissect import Options, content_key, scan, segmentation_of, thresholds
+from neuronx.methods.net_dissect.method import Options, content_key, scan, segmentation_of, thresholds
 from neuronx.methods.net_dissect.search import Gathering, Patterns, as_published, formula, search
-from neuronx.methods.net_dissect.table import DIGITS
+from neuronx.methods.net_dissect.tally import DIGITS
 from neuronx.store.cache import Entry, entry, open_or_draft, packed
 from neuronx.store.processes import on_first
 from neuronx.types import Cell, Explanation, Found, Table, TrainerFactory

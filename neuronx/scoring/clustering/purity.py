@@ -15,7 +15,6 @@ from neuronx.concepts.clip import Clip, mean_tokens
 from neuronx.errors import UserError
 from neuronx.metrics.purity import Alignment, alignment, nearest, pair_distances, separation, shuffled
 from neuronx.recording.record import record
-from neuronx.scoring.baselines import CEILING
 from neuronx.scoring.clustering.purity_tables import (
     ClusterDistances,
     LayerPurity,
@@ -23,6 +22,7 @@ from neuronx.scoring.clustering.purity_tables import (
     purity_table,
     score_rows,
 )
+from neuronx.scoring.rows import CEILING
 from neuronx.targets.target import Target
 from neuronx.types import Explanation, Judge, PartSamples, Scores, TrainerFactory
 

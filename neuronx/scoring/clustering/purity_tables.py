@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuronx.metrics.bootstrap import interval
+from neuronx.metrics.correlation import interval
 from neuronx.metrics.purity import Alignment
-from neuronx.scoring.baselines import SHUFFLED
+from neuronx.scoring.rows import SHUFFLED
 from neuronx.types import Cell, Score, Table, Unit
 
 RANDOM = "random"

@@ -25,8 +25,7 @@ from neuronx.milannotations.published import ANNOTATIONS, GROUPS
 from neuronx.milannotations.reading import read
 from neuronx.milannotations.write import layer_folder, write_all
 from neuronx.recording.exemplars import find_exemplars
-from neuronx.store.atomic import write_atomic
-from neuronx.store.cache import entry, read_or_build
+from neuronx.store.cache import entry, read_or_build, write_atomic
 from neuronx.store.checkpoints import find
 from neuronx.store.processes import on_first, start
 from neuronx.tables.csv import read_csv, write_csv

@@ -14,8 +14,7 @@ from torch import Tensor
 from neuronx.data.probe import Probe, seeded_splits
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError
-from neuronx.store.atomic import write_atomic
-from neuronx.store.cache import digest
+from neuronx.store.cache import digest, write_atomic
 from neuronx.world.pictures.names import BACKGROUNDS, CLASS_NAMES, COLOURS, FAMILIES, PLACES, SHAPES, SIZES, TEXTURES
 from neuronx.world.pictures.render import RENDERER, render, render_masks
 from neuronx.world.pictures.scene import OBJECTS, PROBE, SIDE, Scenes, sample

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from neuronx.data.latents import LatentProbe
 from neuronx.metrics.frechet import frechet
 from neuronx.store import checkpoints
-from neuronx.store.atomic import write_atomic
+from neuronx.store.cache import write_atomic
 from neuronx.targets.latents import Latents
 from neuronx.types import TrainerFactory
 from neuronx.world import networks as shapes

@@ -16,8 +16,7 @@ from neuronx.errors import UserError
 from neuronx.methods.net_dissect.compositional import Compositional
 from neuronx.methods.net_dissect.method import NetDissect
 from neuronx.methods.net_dissect.search import Gathering
-from neuronx.methods.net_dissect.table import read_tally
-from neuronx.methods.net_dissect.tally import count, tally
+from neuronx.methods.net_dissect.tally import count, read_tally, tally
 from neuronx.tables.csv import write_csv
 from neuronx.tables.explanations import read_explanations
 from neuronx.world.pictures.probe import ShapesProbe
@@ -165,7 +164,7 @@ def test_two_processes_count_the_same(tmp_path):
 def test_squeezenets_detectors_on_camvid(shared, trainer):
     """At least three times as many as when the pictures of labels are dealt out anew among the pictures."""
     from neuronx.data.labelled_pictures import labelled_pictures
-    from neuronx.methods.net_dissect.dissect import dissect
+    from neuronx.methods.net_dissect.method import dissect
     from neuronx.targets.torchvision import load
 
     data = shared / "data"

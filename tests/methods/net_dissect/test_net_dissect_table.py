@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from neuronx.errors import UserError
-from neuronx.methods.net_dissect.table import cells, detectors, dissected, read_tally
+from neuronx.methods.net_dissect.tally import cells, detectors, dissected, read_tally
 from neuronx.tables.csv import write_csv
 from neuronx.tables.explanations import read_explanations
 
