@@ -10,9 +10,8 @@ import torch
 
 from benchmarks import milan_plain as plain
 from neuronx.methods.milan.captioner import Captioner
-from neuronx.methods.milan.networks import Decoder, LanguageModel
+from neuronx.methods.milan.networks import Decoder, LanguageModel, Vocabulary
 from neuronx.methods.milan.training.captioner import decoder_loss
-from neuronx.methods.milan.vocabulary import Vocabulary
 
 WORDS, SIZE, EXEMPLARS, UNITS, STEPS, BEAM = 5000, 3904, 15, 64, 12, 50
 ROUNDS = 5

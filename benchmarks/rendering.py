@@ -9,10 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from neuronx.world.pictures.backgrounds import BODY, MARK, RIM, windows
-from neuronx.world.pictures.names import SHAPES, TEXTURES
-from neuronx.world.pictures.render import OUTLINES, PATTERNS, TILT, render_all
-from neuronx.world.pictures.scene import SIDE, TURNS, Scenes, sample
+from neuronx.world.pictures.render import BODY, MARK, OUTLINES, PATTERNS, RIM, TILT, render_all, windows
+from neuronx.world.pictures.scene import SHAPES, SIDE, TEXTURES, TURNS, Scenes, sample
 
 PICTURES = 1000
 ROUNDS = 5

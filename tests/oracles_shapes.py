@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from neuronx.world.pictures.names import (
+from neuronx.world.pictures.scene import (
     BACKGROUNDS,
     COLOUR_FAMILIES,
     COLOURS,

@@ -20,7 +20,7 @@ from neuronx.errors import UserError, unknown
 from neuronx.experiments.figures import INK, laid_out, line, random_orders
 from neuronx.experiments.given import Given
 from neuronx.experiments.zeroing import intervals, right_without
-from neuronx.methods.milan.vocabulary import tokens
+from neuronx.methods.milan.networks import tokens
 from neuronx.metrics.naming import matching
 from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table

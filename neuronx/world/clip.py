@@ -16,7 +16,7 @@ from neuronx.concepts.clip import Clip
 from neuronx.concepts.encoders import Encoder
 from neuronx.store.checkpoints import find, read
 from neuronx.targets.preprocess import Preprocess
-from neuronx.world.pictures.names import MEANING, reading
+from neuronx.world.pictures.scene import MEANING, reading
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP

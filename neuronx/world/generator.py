@@ -17,7 +17,7 @@ from neuronx.store.checkpoints import find, read
 from neuronx.targets import generator
 from neuronx.targets.layers import Layers
 from neuronx.targets.target import Target
-from neuronx.world.pictures.world import WORLDS
+from neuronx.world.pictures.probe import WORLDS
 
 CLASSES = (12, 12)
 """A class is a colour and a shape, 12 of each, or any two factors: class index = first * second count + second."""

@@ -10,7 +10,7 @@ from neuronx.errors import UserError
 from neuronx.targets import generator
 from neuronx.world.generator import ShapesGenerator
 from neuronx.world.generator import load as load_shapes
-from neuronx.world.pictures.names import CLASS_NAMES, HIERARCHY
+from neuronx.world.pictures.scene import CLASS_NAMES, HIERARCHY
 
 
 class Two(nn.Module):

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuronx.errors import UserError, unknown
-from neuronx.methods.milan.networks import Decoder, LanguageModel, Prefixes, State
-from neuronx.methods.milan.vocabulary import Specials, Vocabulary
+from neuronx.methods.milan.networks import Decoder, LanguageModel, Prefixes, Specials, State, Vocabulary
 
 STRATEGIES = ("greedy", "sample", "beam", "rerank")
 _GROUP = 16  # so many neighbouring scores are compared at once when the best are sought

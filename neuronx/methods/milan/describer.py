@@ -20,9 +20,8 @@ from neuronx.concepts.encoders import Encoder as Clip
 from neuronx.errors import UserError
 from neuronx.methods.milan.captioner import Captioner, Captions
 from neuronx.methods.milan.features import IMAGES
-from neuronx.methods.milan.networks import Decoder, LanguageModel
+from neuronx.methods.milan.networks import Decoder, LanguageModel, Vocabulary
 from neuronx.methods.milan.published import KEYS, published_file, read_published
-from neuronx.methods.milan.vocabulary import Vocabulary
 from neuronx.recording.maps import on_grid
 from neuronx.store import checkpoints
 from neuronx.targets import torchvision

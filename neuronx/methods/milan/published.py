@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from neuronx.errors import UserError, unknown
 from neuronx.methods.milan.captioner import Captioner
-from neuronx.methods.milan.networks import Decoder, LanguageModel
-from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.methods.milan.networks import Decoder, LanguageModel, Vocabulary
 from neuronx.store.cache import data_root
 from neuronx.store.download import fetch
 

@@ -1,4 +1,4 @@
-"""Network Dissection: each unit is called after the concept whose pixels it fires on, counted in one pass over images."""
+"""Network Dissection: each unit is called after the concept whose pixels it fires on, counted in one forward pass."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -36,9 +36,8 @@ from neuronx.world import networks as shapes
 from neuronx.world.annotations.describe import describe
 from neuronx.world.annotations.pixels import learn, of_pictures, of_scenes
 from neuronx.world.annotations.sharing import Shared, base_rates, shared, sharing, words
-from neuronx.world.pictures.probe import ShapesProbe
+from neuronx.world.pictures.probe import WORLDS, ShapesProbe, World
 from neuronx.world.pictures.scene import PROBE, PROBE_OF_PLACES
-from neuronx.world.pictures.world import WORLDS, World
 
 log = logging.getLogger("neuronx")
 

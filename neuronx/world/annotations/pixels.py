@@ -16,11 +16,9 @@ from neuronx.data.latents import LatentProbe
 from neuronx.targets.target import Target
 from neuronx.world import networks as shapes
 from neuronx.world.annotations.sharing import KINDS, OF_OBJECTS
-from neuronx.world.pictures.names import BACKGROUNDS, COLOURS
-from neuronx.world.pictures.probe import ShapesProbe
+from neuronx.world.pictures.probe import ShapesProbe, World
 from neuronx.world.pictures.render import render_masks
-from neuronx.world.pictures.scene import SIDE, Scenes
-from neuronx.world.pictures.world import World
+from neuronx.world.pictures.scene import BACKGROUNDS, COLOURS, SIDE, Scenes
 
 BAND = 2
 """Pixels within this many of an object's outline are its edge."""

@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from neuronx.world.pictures.names import (
+from neuronx.world.pictures.scene import (
     BACKGROUNDS,
     COLOUR_FAMILIES,
     COLOURS,

@@ -13,10 +13,9 @@ from torch import Tensor
 from neuronx.errors import unknown
 from neuronx.store.cache import digest
 from neuronx.targets.latents import pick, uniforms
-from neuronx.world.pictures.backgrounds import BODY
-from neuronx.world.pictures.names import SHAPES
 from neuronx.world.pictures.probe import ShapesProbe
-from neuronx.world.pictures.scene import PROBE, Scenes
+from neuronx.world.pictures.render import BODY
+from neuronx.world.pictures.scene import PROBE, SHAPES, Scenes
 
 SIDE = 12
 """Of the chip in pixels, its dark frame of one pixel included. It lies in the top left corner, above everything."""

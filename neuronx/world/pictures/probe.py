@@ -13,13 +13,133 @@ from torch import Tensor
 
 from neuronx.data.probe import Probe, seeded_splits
 from neuronx.data.segmentation import Regions, cells, under
-from neuronx.errors import UserError
+from neuronx.errors import UserError, unknown
 from neuronx.store.cache import digest, write_atomic
-from neuronx.world.pictures.names import BACKGROUNDS, CLASS_NAMES, COLOURS, FAMILIES, PLACES, SHAPES, SIZES, TEXTURES
 from neuronx.world.pictures.render import RENDERER, render, render_masks
-from neuronx.world.pictures.scene import OBJECTS, PROBE, SIDE, Scenes, sample
-from neuronx.world.pictures.words import TRUTH, captions, concept_masks, presence, shown
-from neuronx.world.pictures.world import world_of
+from neuronx.world.pictures.scene import (
+    BACKGROUNDS,
+    CLASS_NAMES,
+    COLOURS,
+    FAMILIES,
+    HIERARCHY,
+    LAYOUTS,
+    NUMBERS,
+    OBJECTS,
+    PLACES,
+    PROBE,
+    SHAPES,
+    SIDE,
+    SIZES,
+    TEXTURES,
+    Layouts,
+    Scenes,
+    sample,
+)
+from neuronx.world.pictures.words import TRUTH, captions, concept_masks, labels, presence, shown
+
+_SMALL, _MEDIUM = range(2)
+_WHERE = {"sky": "in the sky", "water": "on water", "night": "at night", "brick": "on brick"}
+
+
+@dataclass(frozen=True)
+class World:
+    """Which scenes there are, and which classes they fall into.
+
+    Attributes:
+        name: "shapes" or "places".
+        layouts: Sizes of the objects, and how often.
+        class_names: One for each pair of two factors; class index = first * number of second values + second.
+        factors: What the two are called.
+        values: (number of first values, number of second values).
+        hierarchy: Superclass -> its classes.
+        about: What the classes say of a picture, for cards.
+    """
+
+    name: str
+    layouts: Layouts
+    class_names: tuple[str, ...]
+    factors: tuple[str, str]
+    values: tuple[int, int]
+    hierarchy: dict[str, tuple[int, ...]]
+    about: str
+
+    def classes(self, scenes: Scenes) -> Tensor:
+        """(B,) int64, the class of each scene."""
+        if self.name == "places":
+            return scenes.background * len(NUMBERS) + scenes.count - 1
+        return labels(scenes)
+
+
+def _objects(number: str) -> str:
+    return f"{number} object" + "s" * (number != "one")
+
+
+_PLACES = tuple(
+    f"{_objects(number)} {_WHERE.get(background, f'on {background}')}"
+    for background in BACKGROUNDS
+    for number in NUMBERS
+)
+_FACTORS = len(NUMBERS)
+WORLDS = {
+    "shapes": World(
+        name="shapes",
+        layouts=LAYOUTS,
+        class_names=CLASS_NAMES,
+        factors=("colour", "shape"),
+        values=(12, 12),
+        hierarchy=HIERARCHY,
+        about="the colour and shape of a picture's main object",
+    ),
+    "places": World(
+        name="places",
+        # No large objects, and one, two or three equally often.
+        layouts=(
+            ((_MEDIUM,), 0.17),
+            ((_SMALL,), 0.16),
+            ((_MEDIUM, _SMALL), 0.33),
+            ((_MEDIUM, _SMALL, _SMALL), 0.34),
+        ),
+        class_names=_PLACES,
+        factors=("place", "number"),
+        values=(len(BACKGROUNDS), _FACTORS),
+        hierarchy={
+            **{place: tuple(range(i * _FACTORS, (i + 1) * _FACTORS)) for i, place in enumerate(BACKGROUNDS)},
+            **{_objects(number): tuple(range(i, len(_PLACES), _FACTORS)) for i, number in enumerate(NUMBERS)},
+        },
+        about="a picture's place and the number of objects in it",
+    ),
+}
+"""Both by name."""
+
+
+def world_of(name: str) -> World:
+    """The version of the world of a name. Raises UserError for another name."""
+    if name not in WORLDS:
+        raise unknown("world", name, WORLDS)
+    return WORLDS[name]
+
+
+TRAINED = {
+    "shapes_resnet": (1001, 1501),
+    "shapes_vit": (1002, 1502),
+    "shapes_alexnet": (1003, 1503),
+    "shapes_spurious": (1005, 1505),
+    "places_resnet": (1011, 1511),
+    "places_alexnet": (1013, 1513),
+    "shapes_explainer": (2001, 2501),
+    "shapes_judge": (3001, 3501),
+    "shapes_gan": (4001, 4501),
+    "places_gan": (4011, 4511),
+}
+"""Part of the embedded world -> seeds of its training pictures and of its held-out pictures; none are shared."""
+
+
+def seeds_of(part: str) -> tuple[int, int]:
+    """Seeds of the training pictures and of the held-out pictures of a part of the embedded world."""
+    if part not in TRAINED:
+        raise unknown("trained part", part, TRAINED)
+    return TRAINED[part]
+
 
 _KINDS = {
     "shape": SHAPES,
@@ -107,7 +227,7 @@ class ShapesProbe(Probe):
         Args:
             size: Number of pictures.
             seed: Of the pictures and the splits.
-            world: The version of the world, "shapes" or "places"; see `neuronx.world.pictures.world`.
+            world: The version of the world, "shapes" or "places"; see `neuronx.world.pictures.probe`.
             batch_size: Of the loader.
             num_workers: Of the loader.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuronx.concepts.words import Words
-from neuronx.world.pictures.names import (
+from neuronx.world.pictures.scene import (
     BACKGROUNDS,
     CLASS_NAMES,
     COLOUR_FAMILIES,
@@ -24,13 +24,14 @@ from neuronx.world.pictures.names import (
     FAMILIES,
     HIERARCHY,
     NUMBERS,
+    OBJECTS,
     PLACES,
     SHAPE_FAMILIES,
     SHAPES,
     SIZES,
     TEXTURES,
+    Scenes,
 )
-from neuronx.world.pictures.scene import OBJECTS, Scenes
 
 __all__ = [
     "BACKGROUNDS", "CLASS_NAMES", "COLOURS", "CONCEPTS", "DISTRACTORS", "FAMILIES", "HIERARCHY", "NUMBERS", "PLACES",

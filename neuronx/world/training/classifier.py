@@ -16,11 +16,10 @@ from neuronx.store import checkpoints
 from neuronx.types import TrainerFactory
 from neuronx.world.networks import NETWORKS
 from neuronx.world.pictures.marks import MARKS, SIDE, Marks, stamp
-from neuronx.world.pictures.names import SHAPES
+from neuronx.world.pictures.probe import WORLDS, World, seeds_of, world_of
 from neuronx.world.pictures.render import render
-from neuronx.world.pictures.scene import Scenes, sample
+from neuronx.world.pictures.scene import SHAPES, Scenes, sample
 from neuronx.world.pictures.words import presence
-from neuronx.world.pictures.world import WORLDS, World, seeds_of, world_of
 from neuronx.world.training.fit import adamw, fit, single
 from neuronx.world.training.scenes import NORMALISE, SINGLE_WORDS, SceneStream, fixed_batches, inputs
 

@@ -14,9 +14,9 @@ from neuronx.errors import UserError
 from neuronx.store import checkpoints
 from neuronx.types import TrainerFactory
 from neuronx.world.clip import WordTokenizer, build, vocabulary
+from neuronx.world.pictures.probe import seeds_of
 from neuronx.world.pictures.scene import Scenes
 from neuronx.world.pictures.words import CONCEPTS, captions, presence
-from neuronx.world.pictures.world import seeds_of
 from neuronx.world.training.fit import adamw, fit, single
 from neuronx.world.training.scenes import GROUPS, NORMALISE, SINGLE_WORDS, SceneStream, fixed_batches, inputs
 

@@ -24,9 +24,8 @@ from neuronx.targets.latents import Latents
 from neuronx.types import TrainerFactory
 from neuronx.world import networks as shapes
 from neuronx.world.generator import CLASSES, ClassVectors, ShapesGenerator
-from neuronx.world.pictures.probe import laid_out, png
+from neuronx.world.pictures.probe import WORLDS, World, laid_out, png, seeds_of, world_of
 from neuronx.world.pictures.scene import Scenes
-from neuronx.world.pictures.world import WORLDS, World, seeds_of, world_of
 from neuronx.world.training.fit import fit, one_cycle, single
 from neuronx.world.training.scenes import SceneStream, fixed_batches, inputs
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuronx.targets.preprocess import Preprocess
+from neuronx.world.pictures.probe import WORLDS, World
 from neuronx.world.pictures.render import render
 from neuronx.world.pictures.scene import Scenes, sample
 from neuronx.world.pictures.words import BACKGROUNDS, COLOURS, FAMILIES, PLACES, SHAPES, SIZES, TEXTURES
-from neuronx.world.pictures.world import WORLDS, World
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "shapes": SHAPES,

@@ -6,8 +6,7 @@ import torch
 from oracles_milan import Weights
 
 from neuronx.methods.milan.captioner import Captioner
-from neuronx.methods.milan.networks import Decoder, LanguageModel
-from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.methods.milan.networks import Decoder, LanguageModel, Vocabulary
 
 WORDS = ("the", "a", "of", "dog", "-", ",", ".", "red", "and", "green", "cats", "striped", "surface", "'s")
 

@@ -10,8 +10,7 @@ from milan_cases import oracle as weights_of
 from neuronx.errors import UserError
 from neuronx.methods.milan import captioner as search
 from neuronx.methods.milan.captioner import Beams, Captioner
-from neuronx.methods.milan.networks import Decoder
-from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.methods.milan.networks import Decoder, Vocabulary
 
 WIDTH, LENGTH, WEIGHT = 5, 6, 0.2
 

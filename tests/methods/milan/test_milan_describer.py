@@ -9,8 +9,7 @@ from neuronx import checkpoints
 from neuronx.errors import UserError
 from neuronx.methods.milan import describer
 from neuronx.methods.milan.captioner import Captioner
-from neuronx.methods.milan.networks import Decoder, LanguageModel
-from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.methods.milan.networks import Decoder, LanguageModel, Vocabulary
 
 D = 224
 

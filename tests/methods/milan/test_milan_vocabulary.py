@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronx.errors import UserError
-from neuronx.methods.milan.vocabulary import Specials, Vocabulary, tokens
+from neuronx.methods.milan.networks import Specials, Vocabulary, tokens
 
 
 @pytest.mark.parametrize(

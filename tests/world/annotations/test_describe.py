@@ -6,8 +6,7 @@ import torch
 from neuronx.world.annotations.describe import describe
 from neuronx.world.annotations.pixels import of_scenes
 from neuronx.world.annotations.sharing import FACTORS, KINDS, base_rates, named, shared, sharing
-from neuronx.world.pictures.names import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
-from neuronx.world.pictures.scene import sample
+from neuronx.world.pictures.scene import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, sample
 
 K = 15
 

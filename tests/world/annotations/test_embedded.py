@@ -15,7 +15,7 @@ from neuronx.world import networks as shapes
 from neuronx.world.annotations import embedded, pixels
 from neuronx.world.annotations.embedded import EmbeddedAnnotations
 from neuronx.world.annotations.sharing import FACTORS, named
-from neuronx.world.pictures.world import WORLDS
+from neuronx.world.pictures.probe import WORLDS
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import torch
 
 from neuronx.errors import UserError
 from neuronx.world.pictures.marks import SIDE, MarkedProbe, Marks, stamp
-from neuronx.world.pictures.names import SHAPES
 from neuronx.world.pictures.probe import ShapesProbe
+from neuronx.world.pictures.scene import SHAPES
 
 
 def test_half_of_the_pictures_show_the_chip_of_their_shape():

@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from neuronx.world.pictures import render as renderer
-from neuronx.world.pictures.backgrounds import BODY, sheets
-from neuronx.world.pictures.names import COLOURS, SHAPES
-from neuronx.world.pictures.render import EXTENT, OUTLINES, PATTERNS, render, render_all, render_masks
-from neuronx.world.pictures.scene import PROBE, sample
+from neuronx.world.pictures.render import BODY, EXTENT, OUTLINES, PATTERNS, render, render_all, render_masks, sheets
+from neuronx.world.pictures.scene import COLOURS, PROBE, SHAPES, sample
 
 
 @pytest.fixture(scope="module")

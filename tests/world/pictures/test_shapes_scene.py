@@ -4,10 +4,19 @@ import pytest
 import torch
 
 from neuronx.targets.latents import mix, pick, uniforms
-from neuronx.world.pictures.names import BACKGROUNDS, CLASS_NAMES, COLOURS, SHAPES, SIZES, TEXTURES
-from neuronx.world.pictures.scene import PROBE, PROBE_OF_PLACES, sample
+from neuronx.world.pictures.probe import TRAINED
+from neuronx.world.pictures.scene import (
+    BACKGROUNDS,
+    CLASS_NAMES,
+    COLOURS,
+    PROBE,
+    PROBE_OF_PLACES,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    sample,
+)
 from neuronx.world.pictures.words import labels
-from neuronx.world.pictures.world import TRAINED
 
 FIELDS = ("shape", "colour", "texture", "size", "place", "background", "turn", "window")
 

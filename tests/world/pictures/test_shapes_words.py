@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronx.world.pictures import words
-from neuronx.world.pictures.names import COLOUR_FAMILIES, SHAPE_FAMILIES
 from neuronx.world.pictures.render import render_masks
-from neuronx.world.pictures.scene import sample
+from neuronx.world.pictures.scene import COLOUR_FAMILIES, SHAPE_FAMILIES, sample
 from neuronx.world.pictures.words import (
     BACKGROUNDS,
     CLASS_NAMES,

@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from neuronx.errors import UserError
-from neuronx.world.pictures.names import CLASS_NAMES
-from neuronx.world.pictures.probe import ShapesProbe
-from neuronx.world.pictures.scene import sample
+from neuronx.world.pictures.probe import WORLDS, ShapesProbe, world_of
+from neuronx.world.pictures.scene import CLASS_NAMES, sample
 from neuronx.world.pictures.words import labels, presence
-from neuronx.world.pictures.world import WORLDS, world_of
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=lambda world: world.name)

@@ -1,7 +1,7 @@
 import torch
 
+from neuronx.world.pictures.probe import seeds_of
 from neuronx.world.pictures.scene import PROBE
-from neuronx.world.pictures.world import seeds_of
 from neuronx.world.training.classifier import describe
 from neuronx.world.training.scenes import EpochSampler, SceneBatches, SceneStream, fixed_batches
 

@@ -11,8 +11,8 @@ from neuronx.data.latents import latent_probe
 from neuronx.world import clip as shapes_clip
 from neuronx.world import generator
 from neuronx.world import networks as shapes
+from neuronx.world.pictures.probe import WORLDS, seeds_of
 from neuronx.world.pictures.words import CONCEPTS
-from neuronx.world.pictures.world import WORLDS, seeds_of
 from neuronx.world.training import contrastive
 from neuronx.world.training.classifier import describe
 from neuronx.world.training.contrastive import auroc

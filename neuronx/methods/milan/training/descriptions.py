@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuronx.errors import UserError
 from neuronx.methods.milan.features import Features
-from neuronx.methods.milan.vocabulary import Vocabulary
+from neuronx.methods.milan.networks import Vocabulary
 
 
 class Batch(NamedTuple):

@@ -13,11 +13,10 @@ from neuronx.methods.milan import describer
 from neuronx.methods.milan.captioner import Captioner
 from neuronx.methods.milan.describer import encoder_of
 from neuronx.methods.milan.features import Features, features_of
-from neuronx.methods.milan.networks import Decoder, LanguageModel
+from neuronx.methods.milan.networks import Decoder, LanguageModel, Vocabulary
 from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.methods.milan.training.captioner import DecoderLearning, LanguageModelLearning, learn
 from neuronx.methods.milan.training.descriptions import Described, Descriptions, held_out
-from neuronx.methods.milan.vocabulary import Vocabulary
 from neuronx.store import checkpoints
 from neuronx.types import Plain, TrainerFactory
 

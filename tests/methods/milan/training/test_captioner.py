@@ -134,7 +134,7 @@ def test_shares_of_a_loss_are_the_whole():
     features, said = world(20)
     train, val = held_out(20, 0.2, 0)
     one = lesson(dropout=0.0)
-    from neuronx.methods.milan.vocabulary import Vocabulary
+    from neuronx.methods.milan.networks import Vocabulary
 
     data = Descriptions(Described(features, said, train, val, Vocabulary.build(said)), 30, 0)
     captioner = one.new(data.described.vocabulary, 7)
