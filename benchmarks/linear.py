@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from neuronx.methods.linear import elastic_net
-from neuronx.methods.linear.moments import Moments, moments
-from neuronx.methods.linear.search import Formulas, forward, greedy
+from neuronx.methods.linear.moments import ConceptMoments, moments
+from neuronx.methods.linear.search import FoundFormulas, forward, greedy
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench" / "linear_bench.py"
 BATCH = 1024
@@ -89,12 +89,12 @@ def report() -> list[dict]:
     return rows
 
 
-def _moments(P: np.ndarray, A: np.ndarray, rows: np.ndarray) -> Moments:
+def _moments(P: np.ndarray, A: np.ndarray, rows: np.ndarray) -> ConceptMoments:
     concepts, units = torch.from_numpy(P), torch.from_numpy(A)
     return moments((concepts[batch], units[batch]) for batch in torch.from_numpy(rows).split(BATCH))
 
 
-def _listed(found: Formulas) -> list[dict]:
+def _listed(found: FoundFormulas) -> list[dict]:
     result = []
     for k, length in enumerate((found.chosen >= 0).sum(1).tolist()):
         result.append(

@@ -182,6 +182,16 @@ def test_nothing_loads_what_strangers_wrote():
                     assert options.get("weights_only") == "True", path
 
 
+def test_no_two_classes_have_one_name():
+    names = [
+        node.name
+        for path in FILES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_files_hold_one_idea():
     for path in FILES:
         assert len(path.read_text().splitlines()) <= 500, f"{path.relative_to(ROOT)} is over 500 lines"

@@ -293,9 +293,9 @@ def show(
 def _importance(targets: "Mapping[str, Target]", probe: "Probe", trainer: TrainerFactory) -> str:
     from neuronx.data.latents import images_of
     from neuronx.report.importance import importance_table
-    from neuronx.scoring.ablation.importance import Importance, importance
+    from neuronx.scoring.ablation.importance import UnitImportance, importance
 
-    found: list[Importance] = []
+    found: list[UnitImportance] = []
     for target in targets.values():
         images = images_of(target, probe)
         found += importance(target, images, trainer, rows=images.split("test")).values()

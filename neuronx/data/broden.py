@@ -28,7 +28,7 @@ from neuronx.data.label_maps import (
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError, unknown
 from neuronx.store.cache import digest
-from neuronx.tables.csv import Row, read_csv
+from neuronx.tables.csv import TableRow, read_csv
 from neuronx.tables.schemas import broden_label
 
 _NUMBERS = 1 << 16
@@ -68,7 +68,7 @@ class Annotated:
         whole: Concepts that the whole image shows.
     """
 
-    row: Row
+    row: TableRow
     image: str
     size: tuple[int, int]
     grid: tuple[int, int]
@@ -142,7 +142,7 @@ def read_index(path: Path, labels: Labels, split: str | None = None) -> list[Ann
     return [one for one in found if one is not None]
 
 
-def _annotated(row: Row, categories: Sequence[str], concepts: Sequence[int]) -> Annotated | None:
+def _annotated(row: TableRow, categories: Sequence[str], concepts: Sequence[int]) -> Annotated | None:
     pixels: list[str] = []
     whole: list[int] = []
     kept = False
@@ -166,7 +166,7 @@ def _annotated(row: Row, categories: Sequence[str], concepts: Sequence[int]) -> 
     return Annotated(row, row.cells["image"].strip(), size, grid, tuple(pixels), tuple(whole))
 
 
-def _table(path: Path, *columns: str) -> list[Row]:
+def _table(path: Path, *columns: str) -> list[TableRow]:
     have, rows = read_csv(path)
     for column in columns:
         if column not in have:
@@ -186,14 +186,14 @@ def _coverage(root: Path, category: str) -> Iterator[tuple[int, float]]:
         yield _number(row, "number"), row.number("coverage")
 
 
-def _number(row: Row, column: str) -> int:
+def _number(row: TableRow, column: str) -> int:
     number = row.whole(column)
     if not 0 <= number < _NUMBERS:
         raise row.wrong(column, f"labels are numbers from 0 to {_NUMBERS - 1}, found {number}")
     return number
 
 
-def _positive(row: Row, column: str) -> int:
+def _positive(row: TableRow, column: str) -> int:
     number = row.whole(column)
     if number < 1:
         raise row.wrong(column, f"expected a number of pixels, found {number}")

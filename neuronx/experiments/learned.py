@@ -93,7 +93,7 @@ def written(captioner: Captioner, features: Features, units: Tensor) -> Captions
     }
 
 
-def told(outcomes: Sequence[Outcome], truth: Sequence[Sequence[str]], name: str, given: Given) -> str:
+def report(outcomes: Sequence[Outcome], truth: Sequence[Sequence[str]], name: str, given: Given) -> str:
     """Writes outcomes as `<name>.csv`, draws them and returns their tables."""
     named = naming_of(outcomes, truth)
     given.write(write_outcomes, f"{name}.csv", outcomes)
@@ -126,7 +126,7 @@ class Generalisation(TrainsCaptioners):
             features=lambda rows: features[torch.tensor(rows)],
             bert=self.bert,
         )
-        return told(outcomes, self.source.truth(units), "generalisation", given)
+        return report(outcomes, self.source.truth(units), "generalisation", given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ class Baselines(TrainsCaptioners):
         order = list(dict.fromkeys(one.method for one in outcomes))
         outcomes.sort(key=lambda one: order.index(one.method))
         outcomes += baselines(units, tested, lambda rows: features[torch.tensor(rows)], self.bert)
-        return told(outcomes, self.source.truth(units), "baselines", given)
+        return report(outcomes, self.source.truth(units), "baselines", given)
 
 
 def as_caption(label: str) -> str:

@@ -14,7 +14,7 @@ from neuronx.milannotations.published import ANNOTATED, ANNOTATIONS, GROUPS, HOS
 from neuronx.milannotations.published import download as fetch_model
 from neuronx.milannotations.reattach import attach, imagenet_pictures
 from neuronx.store.cache import data_root
-from neuronx.tables.csv import Row, read_csv
+from neuronx.tables.csv import TableRow, read_csv
 
 Descriptions = Mapping[tuple[str, int], tuple[str, ...]]
 """(layer, unit) -> its descriptions, in the order of the file; units in the order in which they first appear."""
@@ -169,7 +169,7 @@ def _descriptions(table: Path, opened: Sequence[Layer], here: Sequence[str], col
     units = {layer.name: set(layer.units.tolist()) for layer in opened}
     asked = columns.get("layer_column", "layer"), columns.get("unit_column", "unit")
 
-    def check(row: Row, layer: str, unit: int) -> bool:
+    def check(row: TableRow, layer: str, unit: int) -> bool:
         if layer not in here:
             raise row.wrong(asked[0], f"layer `{layer}` has no images in {opened[0].folder.parent}")
         if layer in units and unit not in units[layer]:
@@ -204,7 +204,7 @@ def read_descriptions(
     layer_column: str = "layer",
     unit_column: str = "unit",
     column: str = "summary",
-    check: Callable[[Row, str, int], bool] = lambda *_: True,
+    check: Callable[[TableRow, str, int], bool] = lambda *_: True,
 ) -> Descriptions:
     """Reads a table of descriptions, without their images. Layers stay text (`0`), and texts are as they stand there.
 

@@ -36,8 +36,8 @@ def attach(
 ) -> list[Path]:
     """Writes `images.npy` for the layers of a model, from the numbers in `ids.csv` and the pictures they count.
 
-    Each picture of a layer is opened once; they are kept in a nameless file on the folder's disk, 150 kB each, until
-    the layer is written. In memory there are a few units at a time.
+    Each picture of a layer is opened once; they are kept in an unlinked temporary file on the folder's disk,
+    150 kB each, until the layer is written. In memory there are a few units at a time.
 
     Args:
         folder: Of the model.

@@ -14,7 +14,7 @@ from neuronx.errors import UserError
 from neuronx.recording.forward_pass import Collector, collect, visit_outputs
 from neuronx.recording.maps import on_grid
 from neuronx.recording.record import Recorder, gates_of, identity, record, say_broken, with_parts, without_parts
-from neuronx.recording.tally import Tally, merge
+from neuronx.recording.tally import LayerTally, merge
 from neuronx.store.cache import Contents, Entry, entry, open_or_draft, packed
 from neuronx.store.processes import on_first, start
 from neuronx.targets.target import Target
@@ -332,7 +332,7 @@ class Finder:
             return {layer: entry("exemplars", key) for layer, key in keys.items()}
 
         self.published, drafts = open_or_draft(places)
-        self.tallies = {layer: Tally(draft, self.wanted, k, quantile) for layer, draft in drafts.items()}
+        self.tallies = {layer: LayerTally(draft, self.wanted, k, quantile) for layer, draft in drafts.items()}
 
     @property
     def layers(self) -> Collection[str]:

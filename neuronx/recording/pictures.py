@@ -82,9 +82,9 @@ class Gallery:
 
 
 def gallery(rows: Tensor, probe: Probe, shown: View, folder: Path) -> Gallery:
-    """Opens each of the pictures (any shape of rows, repeated or not) once, and keeps them in a nameless file.
+    """Opens each of the pictures (any shape of rows, repeated or not) once.
 
-    The file lies on the disk of `folder` and vanishes with the last who reads it, whatever happens.
+    They are kept in a memory-mapped, unlinked temporary file on the disk of `folder`, freed with its last reader.
     """
     rows = rows.unique()
     folder.mkdir(parents=True, exist_ok=True)

@@ -166,7 +166,7 @@ SLACK = 2**16
 
 
 @dataclass(frozen=True)
-class Head:
+class PartHead:
     """All but the tails of what was found in some rows.
 
     Attributes:
@@ -187,13 +187,13 @@ class Head:
     grid: Tensor
     broken: Tensor
 
-    def joined(self, other: "Head", k: int) -> "Head":
+    def joined(self, other: "PartHead", k: int) -> "PartHead":
         """Of the rows of both, which share none."""
         peaks, rows, places = (
             torch.cat([getattr(self, name), getattr(other, name)], 1) for name in ("peaks", "rows", "places")
         )
         best = strongest(peaks, rows, k)
-        return Head(
+        return PartHead(
             seen=self.seen | other.seen,
             floor=self.floor.maximum(other.floor),
             rows=rows.gather(1, best),
@@ -209,7 +209,7 @@ class Part:
     """A file with a head and `size` pairs, which begin at byte `start`."""
 
     path: Path
-    head: Head
+    head: PartHead
     start: int
     size: int
 
@@ -230,9 +230,9 @@ def strongest(peaks: Tensor, rows: Tensor, k: int) -> Tensor:
     return key.topk(min(k, peaks.shape[1]), dim=1).indices
 
 
-def write_part(draft: Draft, head: Head, pairs: Iterable[Pairs]) -> Part:
+def write_part(draft: Draft, head: PartHead, pairs: Iterable[Pairs]) -> Part:
     """Writes a part."""
-    top = save({name: getattr(head, name).contiguous() for name in Head.__annotations__})
+    top = save({name: getattr(head, name).contiguous() for name in PartHead.__annotations__})
     size = 0
 
     def content() -> Iterator[bytes]:
@@ -266,7 +266,7 @@ def disjoint_parts(paths: Sequence[Path]) -> list[Part]:
 def _read(path: Path) -> Part:
     with path.open("rb") as file:
         length = struct.unpack("<q", file.read(8))[0]
-        head = Head(**load(file.read(length)))
+        head = PartHead(**load(file.read(length)))
         file.seek(-8, 2)
         size = struct.unpack("<q", file.read(8))[0]
     return Part(path, head, 8 + length, size)
@@ -276,7 +276,7 @@ def _record(units: int) -> np.dtype:
     return np.dtype([("unit", "<i2" if units < 2**15 else "<i4"), ("value", "<f4")])
 
 
-class Tally:
+class LayerTally:
     """The running tally of one layer in one process.
 
     Args:
@@ -293,8 +293,8 @@ class Tally:
         self.parts: list[Part] = []
         self.tail: list[Pairs] = []
         self.kept = 0
-        self.head: Head | None = None
-        self.latest: tuple[Head, list[Pairs]] | None = None
+        self.head: PartHead | None = None
+        self.latest: tuple[PartHead, list[Pairs]] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -347,7 +347,7 @@ class Tally:
             blank = self._blank(len(self.head.floor), self.head.grid.tolist())
             self.head = dataclasses.replace(blank, floor=self.head.floor)
 
-    def _raise_floor(self, head: Head, need: int) -> None:
+    def _raise_floor(self, head: PartHead, need: int) -> None:
         """Finds the floor anew, forgets what it leaves behind, and makes one part of those on disk."""
         enough = 1.5 * need * len(head.floor)
         floor = largest(lambda: itertools.chain(_stream(self.parts), self.tail), need, head.floor, enough)
@@ -366,14 +366,14 @@ class Tally:
     def _side(self, grid: list[int]) -> Side:
         return Side(self.quantile, int(self.wanted.sum()) * math.prod(grid))
 
-    def _blank(self, units: int, grid: list[int]) -> Head:
+    def _blank(self, units: int, grid: list[int]) -> PartHead:
         floor = reduce(torch.maximum, self.adopted, torch.full((units,), -torch.inf))
         none = torch.empty(units, 0, dtype=torch.int64)
         nowhere, sound = torch.zeros_like(self.wanted), torch.zeros(units, dtype=torch.bool)
-        return Head(nowhere, floor, none, none.float(), none, torch.tensor(grid, dtype=torch.int64), sound)
+        return PartHead(nowhere, floor, none, none.float(), none, torch.tensor(grid, dtype=torch.int64), sound)
 
 
-def merge(draft: Draft, wanted: Tensor, k: int, quantile: float) -> tuple[Head, Tensor]:
+def merge(draft: Draft, wanted: Tensor, k: int, quantile: float) -> tuple[PartHead, Tensor]:
     """Brings the parts of all processes and earlier runs together: (what was found, thresholds (K,) float32).
 
     Broken units never fire: their peaks are 0, in the first images, and their thresholds infinite.
@@ -397,7 +397,7 @@ def merge(draft: Draft, wanted: Tensor, k: int, quantile: float) -> tuple[Head, 
     return head, thresholds
 
 
-def _extended(head: Head, values: Tensor, rows: Tensor, k: int) -> Head:
+def _extended(head: PartHead, values: Tensor, rows: Tensor, k: int) -> PartHead:
     """What is known after a batch of values (B, P, K) of rows (B,) too."""
     batch = values.amax(1).T.cpu() + 0.0  # -0.0 would sort below 0.0
     peaks = torch.cat([head.peaks, batch], 1)
@@ -414,7 +414,7 @@ def _extended(head: Head, values: Tensor, rows: Tensor, k: int) -> Head:
     broken = head.broken
     if not math.isfinite(values.sum()):  # or the sum alone is too large for a float
         broken = broken | ~values.isfinite().flatten(0, 1).all(0).cpu()
-    return Head(
+    return PartHead(
         seen=seen,
         floor=head.floor,
         rows=images.gather(1, best),

@@ -34,14 +34,14 @@ SIDE = 84
 LETTERS = 13
 
 RANKS = ((0, 5), (5, 50), (50, 500), (500, 5000))
-"""Ranges of a unit's ranking that are shown beyond the top, as in Linear Explanations, figure 4."""
+"""RangeImages of a unit's ranking that are shown beyond the top, as in Linear Explanations, figure 4."""
 
 CHUNK = 2**24
 """Activations that are sorted at a time."""
 
 
 @dataclass(frozen=True)
-class Ranges:
+class RangeImages:
     """Images of K units from R ranges of their rankings.
 
     Attributes:
@@ -196,7 +196,7 @@ def draw_units(drawn: Drawn, folder: Path) -> list[Path]:
     return paths
 
 
-def draw_ranges(ranges: Ranges, images: int, units: Sequence[int], pictures: Gallery, folder: Path) -> list[Path]:
+def draw_ranges(ranges: RangeImages, images: int, units: Sequence[int], pictures: Gallery, folder: Path) -> list[Path]:
     """Draws a grid for each unit, a row a range, titled with the share of the images and the activations in it.
 
     Args:
@@ -216,7 +216,7 @@ def draw_ranges(ranges: Ranges, images: int, units: Sequence[int], pictures: Gal
     return paths
 
 
-def _range_grid(titles: Sequence[str], ranges: Ranges, place: int, shown: Tensor) -> Image.Image:
+def _range_grid(titles: Sequence[str], ranges: RangeImages, place: int, shown: Tensor) -> Image.Image:
     limits = zip(ranges.low[place].tolist(), ranges.high[place].tolist(), strict=True)
     remarks = [f"activations {low:.4g} to {high:.4g}" for low, high in limits]
     return sheet([Strip(*row) for row in zip(titles, remarks, shown, strict=True)], shown.shape[1], LETTERS)
@@ -309,7 +309,7 @@ def activation_ranges(
     ranks: Sequence[tuple[int, int]] = RANKS,
     n: int = 4,
     seed: int = 0,
-) -> Ranges:
+) -> RangeImages:
     """Draws n images from each range of every unit's ranking, none twice.
 
     The same seed draws the same ranks for every unit, so that a unit's row does not depend on which others are shown.
@@ -347,7 +347,7 @@ def activation_ranges(
         )
     found, activations, limits = (torch.cat(some, -1).movedim(-1, 0) for some in zip(*parts, strict=True))
     missing = drawn < 0
-    return Ranges(
+    return RangeImages(
         ranks=clipped,
         rows=found.masked_fill(missing, -1),
         activations=activations.masked_fill(missing, torch.nan),

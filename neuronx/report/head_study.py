@@ -11,7 +11,7 @@ from torch import Tensor
 from neuronx.errors import Unsuitable, UserError
 from neuronx.report.figures import COLOURS, FLOOR, laid_out, write_figure
 from neuronx.report.head_weights import (
-    Alignment,
+    HeadAlignment,
     NamedByUnit,
     align_weights,
     description,
@@ -44,7 +44,7 @@ class HeadStudy:
 
     target: str
     layer: str
-    alignment: Mapping[str, Alignment]
+    alignment: Mapping[str, HeadAlignment]
     named: Mapping[str, NamedByUnit]
 
 
@@ -111,7 +111,7 @@ def write_head_study(study: HeadStudy, folder: str | Path) -> list[Path]:
     ]
 
 
-def alignment_figure(alignments: Mapping[str, Alignment]) -> "Figure":
+def alignment_figure(alignments: Mapping[str, HeadAlignment]) -> "Figure":
     """Mean similarity of description and class over the largest weights, one line a method, and its largest weights.
 
     Args:

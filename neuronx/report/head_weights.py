@@ -37,7 +37,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Alignment:
+class HeadAlignment:
     """How similar units' descriptions are to the classes that they have large weights for.
 
     Attributes:
@@ -80,7 +80,7 @@ class NamedByUnit:
 
 def align_weights(
     weight: Tensor, similarity: Tensor, descriptions: Sequence[str], class_names: Sequence[str]
-) -> Alignment:
+) -> HeadAlignment:
     """Mean similarity over the largest weights of a head; of equal weights the lower class and unit come first.
 
     Args:
@@ -104,7 +104,7 @@ def align_weights(
             Link(float(weights[place]), unit, descriptions[unit], class_names[row], float(similarity[row, unit]))
         )
     means = tuple(float(running[size - 1] / size) for size in sizes)
-    return Alignment(
+    return HeadAlignment(
         tuple(sizes), means, float(pearson(moments(weights[None], similar[None]))[0]), tuple(links), len(units)
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuronx.report.figures import COLOURS, laid_out
 from neuronx.report.inventory import as_text, plain_table
-from neuronx.scoring.ablation.importance import Importance
+from neuronx.scoring.ablation.importance import UnitImportance
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -24,7 +24,7 @@ def mean_and_std(shares: Tensor) -> tuple[Tensor, Tensor]:
     return kept.mean(0), kept.std(0) if len(kept) > 1 else torch.full_like(kept.sum(0), torch.nan)
 
 
-def importance_table(found: Sequence[Importance]) -> str:
+def importance_table(found: Sequence[UnitImportance]) -> str:
     """The table of `show=importance`: one row a layer, and one for all units of a network that has several layers."""
     tables: list[RenderableType] = []
     for name, of_target in _by_target(found).items():
@@ -44,7 +44,7 @@ def importance_table(found: Sequence[Importance]) -> str:
     return as_text(*tables)
 
 
-def importance_figure(found: Sequence[Importance]) -> "Figure":
+def importance_figure(found: Sequence[UnitImportance]) -> "Figure":
     """One panel a network: the mean curve of each layer over the share of images, in a band of one deviation."""
     from plotly.graph_objects import Figure
     from plotly.subplots import make_subplots
@@ -109,14 +109,14 @@ def importance_figure(found: Sequence[Importance]) -> "Figure":
     )
 
 
-def _by_target(found: Sequence[Importance]) -> dict[str, list[Importance]]:
-    by_target: dict[str, list[Importance]] = {}
+def _by_target(found: Sequence[UnitImportance]) -> dict[str, list[UnitImportance]]:
+    by_target: dict[str, list[UnitImportance]] = {}
     for one in found:
         by_target.setdefault(one.target, []).append(one)
     return by_target
 
 
-def _rows(of_target: Sequence[Importance]) -> list[tuple[str, Tensor]]:
+def _rows(of_target: Sequence[UnitImportance]) -> list[tuple[str, Tensor]]:
     rows = [(one.layer or "output", one.shares) for one in of_target]
     return [*rows, ("all", torch.cat([shares for _, shares in rows]))] if len(rows) > 1 else rows
 

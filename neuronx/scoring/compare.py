@@ -18,7 +18,7 @@ Board = dict[str, dict[Unit, float]]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class JudgeAgreement:
     """How far two judges put things in the same order.
 
     Attributes:
@@ -73,10 +73,10 @@ def compare(scores: Sequence[Score], seed: int = 0) -> list[Comparison]:
     return compared
 
 
-def agreement(scores: Sequence[Score]) -> list[Agreement]:
+def agreement(scores: Sequence[Score]) -> list[JudgeAgreement]:
     """Compares every two judges: on the units of each method, then on the order of the methods, layer by layer."""
     boards = _boards(scores)
-    agreements: list[Agreement] = []
+    agreements: list[JudgeAgreement] = []
     for target, layer, score in dict.fromkeys(key[:3] for key in boards):
         judges = [key[3] for key in boards if key[:3] == (target, layer, score)]
         for pair in itertools.combinations(judges, 2):
@@ -86,11 +86,11 @@ def agreement(scores: Sequence[Score]) -> list[Agreement]:
             for method in methods:
                 units = sorted(first[method].keys() & second[method].keys())
                 a, b = ([board[method][unit] for unit in units] for board in (first, second))
-                agreements.append(Agreement(target, layer, score, method, pair, spearman(a, b), len(units)))
+                agreements.append(JudgeAgreement(target, layer, score, method, pair, spearman(a, b), len(units)))
                 if units:
                     means.append((mean_and_sem(a)[0], mean_and_sem(b)[0]))
             a, b = ([pair_of_means[k] for pair_of_means in means] for k in (0, 1))
-            agreements.append(Agreement(target, layer, score, "", pair, spearman(a, b), len(means)))
+            agreements.append(JudgeAgreement(target, layer, score, "", pair, spearman(a, b), len(means)))
     return agreements
 
 

@@ -15,7 +15,7 @@ from neuronx.types import Cell, Score
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table that was read.
 
     Attributes:
@@ -59,7 +59,7 @@ class Row:
         return int(value)
 
 
-def read_csv(path: str | Path) -> tuple[list[str], list[Row]]:
+def read_csv(path: str | Path) -> tuple[list[str], list[TableRow]]:
     """Reads a table: its columns and its rows, every cell as the text that stands there.
 
     Raises:
@@ -83,7 +83,7 @@ def read_csv(path: str | Path) -> tuple[list[str], list[Row]]:
                 continue
             if len(cells) != len(columns):
                 raise UserError(f"{path}, line {reader.line_num}: {_wrong_length(columns, cells)}")
-            rows.append(Row(path, reader.line_num, dict(zip(columns, cells, strict=True))))
+            rows.append(TableRow(path, reader.line_num, dict(zip(columns, cells, strict=True))))
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: not a comma separated table ({error}).") from None
     if not rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronx.errors import UserError, brief, unknown
-from neuronx.tables.csv import Row, read_csv, write_csv
+from neuronx.tables.csv import TableRow, read_csv, write_csv
 from neuronx.tables.schemas import explain_row, noted_columns, recognise
 from neuronx.types import Cell, Explanation, Unit, dotted
 
@@ -196,7 +196,7 @@ def _read(
             )
         told = [of] * len(rows)
     noted = noted_columns(columns, rows, schema)
-    units: dict[Unit, tuple[Row, Explanation, int]] = {}
+    units: dict[Unit, tuple[TableRow, Explanation, int]] = {}
     for row, of in zip(rows, told, strict=True):
         if wanted and of not in wanted:
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neuronx.errors import UserError
-from neuronx.tables.csv import Row
+from neuronx.tables.csv import TableRow
 from neuronx.types import Explanation, Unit
 
 STORED = "sim "
@@ -21,12 +21,12 @@ NUMBERS = ("val correlation", "similarity")
 """Columns that must hold numbers wherever they stand; so must those of stored scores."""
 
 
-def whole_phrase(text: str, row: Row, column: str) -> str:
+def whole_phrase(text: str, row: TableRow, column: str) -> str:
     """A description as it stands."""
     return text
 
 
-def first_phrase(text: str, row: Row, column: str) -> str:
+def first_phrase(text: str, row: TableRow, column: str) -> str:
     """The best of a list of (phrase, score) pairs as FALCON prints it; nothing when the list is empty."""
     try:
         pairs = ast.literal_eval(text)
@@ -74,7 +74,7 @@ class Schema:
     first: int = 0
     several: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
-    phrase: Callable[[str, Row, str], str] = whole_phrase
+    phrase: Callable[[str, TableRow, str], str] = whole_phrase
 
 
 LINEAR = Schema("linear", ("unit", "weight0", "concept0", "bias"))
@@ -135,7 +135,7 @@ def _check_slots(path: Path, columns: Sequence[str], schema: Schema) -> None:
                     raise UserError(f"{path} has a column `{column}` but no column `{other}`.")
 
 
-def explain_row(row: Row, schema: Schema, layer: str, noted: Mapping[str, str], as_published: bool) -> Explanation:
+def explain_row(row: TableRow, schema: Schema, layer: str, noted: Mapping[str, str], as_published: bool) -> Explanation:
     """Reads one row.
 
     Args:
@@ -165,7 +165,7 @@ def explain_row(row: Row, schema: Schema, layer: str, noted: Mapping[str, str], 
     )
 
 
-def noted_columns(columns: Sequence[str], rows: Sequence[Row], schema: Schema) -> dict[str, str]:
+def noted_columns(columns: Sequence[str], rows: Sequence[TableRow], schema: Schema) -> dict[str, str]:
     """The columns to keep as notes and their names.
 
     Linear and plain tables may carry any columns beside their own: those all of whose cells are numbers are kept.
@@ -181,7 +181,7 @@ def noted_columns(columns: Sequence[str], rows: Sequence[Row], schema: Schema) -
     return kept
 
 
-def _is_number(row: Row, column: str) -> bool:
+def _is_number(row: TableRow, column: str) -> bool:
     try:
         row.number_or_nan(column)
     except UserError:
@@ -189,7 +189,7 @@ def _is_number(row: Row, column: str) -> bool:
     return True
 
 
-def _linear(row: Row) -> tuple[tuple[tuple[str, float], ...], float]:
+def _linear(row: TableRow) -> tuple[tuple[tuple[str, float], ...], float]:
     terms = []
     slot = 0
     while f"weight{slot}" in row.cells:
@@ -204,14 +204,14 @@ def _linear(row: Row) -> tuple[tuple[tuple[str, float], ...], float]:
     return tuple(terms), row.number("bias")
 
 
-def _described(row: Row, schema: Schema, as_published: bool) -> tuple[tuple[str, float], ...]:
+def _described(row: TableRow, schema: Schema, as_published: bool) -> tuple[tuple[str, float], ...]:
     phrase = schema.phrase(row.cells[schema.description], row, schema.description)
     if schema in (NET_DISSECT, COMPOSITIONAL):
         phrase = broden_label_as_published(phrase) if as_published else broden_label(phrase)
     return ((phrase, 1.0),) if phrase else ()
 
 
-def _evidence(row: Row) -> tuple[int, ...]:
+def _evidence(row: TableRow) -> tuple[int, ...]:
     text = row.cells.get("evidence", "")
     if not re.fullmatch(r"(\d+(;\d+)*)?", text):
         raise row.wrong("evidence", f"expected image numbers joined by `;`, found `{text[:60]}`")

@@ -45,7 +45,7 @@ def wrapped(network: nn.Module, wrapper: Wrapper) -> Iterator[None]:
 
 
 class Noted:
-    """What the calls of a forward pass gave that are over when `last` is; those inside others are left out.
+    """Outputs of all outermost module calls that finished before call `last` returned.
 
     Attributes:
         last: The last call of interest.

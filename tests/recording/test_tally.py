@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuronx.recording.tally import Side, Tally, above, largest, merge, next_larger, ordered, trimmed
+from neuronx.recording.tally import LayerTally, Side, above, largest, merge, next_larger, ordered, trimmed
 from neuronx.store.cache import Draft, Entry
 from neuronx.store.processes import process
 
@@ -84,7 +84,7 @@ def test_however_images_come_the_result_is_that_of_sorting(
     k = min(k, len(rows))
     batches = torch.arange(images).split(batch)
     for number in range(processes):
-        tally = Tally(draft, wanted, k, quantile)
+        tally = LayerTally(draft, wanted, k, quantile)
         tally.done(batches)
         for b in range(number, len(batches), processes):
             memory = torch.channels_last if b % 2 else torch.contiguous_format

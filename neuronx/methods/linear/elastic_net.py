@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from neuronx.methods.linear.moments import Moments
+from neuronx.methods.linear.moments import ConceptMoments
 
 _GROWTH = 12  # Concepts that may enter a unit's block in one round, at least.
 _SWEEPS = 4  # Sweeps of coordinate descent between two tries at the direct solution.
@@ -45,7 +45,7 @@ class ElasticNet:
     l2: float
 
 
-def standardised(moments: Moments, lam: float = 0.05, alpha: float = 0.99) -> ElasticNet:
+def standardised(moments: ConceptMoments, lam: float = 0.05, alpha: float = 0.99) -> ElasticNet:
     """The problem of the published criterion on the train moments; `lam` > 0, `alpha` in (0, 1] is the share of L1."""
     n = moments.count
     x, y = (

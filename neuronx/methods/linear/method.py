@@ -12,8 +12,8 @@ from torch import Tensor
 
 from neuronx.errors import UserError, unknown
 from neuronx.methods.linear import elastic_net
-from neuronx.methods.linear.moments import Moments, Rows
-from neuronx.methods.linear.search import Formulas, forward, greedy, top
+from neuronx.methods.linear.moments import ConceptMoments, Rows
+from neuronx.methods.linear.search import FoundFormulas, forward, greedy, top
 from neuronx.methods.linear.solvers import ProximalNet, saga
 from neuronx.store.cache import write_atomic
 from neuronx.store.checkpoints import sorted_file
@@ -296,7 +296,7 @@ class LinearExplanations:
             encoders=concepts.encoders,
         )
 
-    def _search(self, ranking: Tensor | None, train: Moments, val: Moments) -> Formulas:
+    def _search(self, ranking: Tensor | None, train: ConceptMoments, val: ConceptMoments) -> FoundFormulas:
         if self.search == "forward":
             return forward(train, val, max_length=self.max_length, tolerance=self.tolerance, positive=self.positive)
         if ranking is None:

@@ -19,8 +19,8 @@ _BLOCK = (
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Moments of C concepts and K units over n images, all float64.
+class ConceptMoments:
+    """ConceptMoments of C concepts and K units over n images, all float64.
 
     Attributes:
         count: n.
@@ -48,12 +48,12 @@ class Moments:
         """(K,) bool, false where the unit is the same on every image."""
         return _varies(self.squares, self.unit_mean, self.count)
 
-    def __add__(self, other: "Moments") -> "Moments":
+    def __add__(self, other: "ConceptMoments") -> "ConceptMoments":
         """The moments over the images of both."""
         n = self.count + other.count
         x, y = other.concept_mean - self.concept_mean, other.unit_mean - self.unit_mean
         share, pull = (other.count / n, self.count * other.count / n) if n else (0.0, 0.0)
-        return Moments(
+        return ConceptMoments(
             n,
             self.concept_mean + share * x,
             self.unit_mean + share * y,
@@ -62,7 +62,7 @@ class Moments:
             self.squares + other.squares + pull * y * y,
         )
 
-    def units(self, columns: Tensor) -> "Moments":
+    def units(self, columns: Tensor) -> "ConceptMoments":
         """The moments of some of the units."""
         return replace(
             self,
@@ -71,7 +71,7 @@ class Moments:
             squares=self.squares[columns],
         )
 
-    def over_ranks(self) -> "Moments":
+    def over_ranks(self) -> "ConceptMoments":
         """The moments over the images of all processes, the same on each; itself where there is only one process."""
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return self
@@ -90,7 +90,7 @@ class Moments:
             self.cross + self.count * torch.outer(x, y),
             self.squares + self.count * y * y,
         )
-        return Moments(n, concept_mean, unit_mean, *map(over_ranks, parts))
+        return ConceptMoments(n, concept_mean, unit_mean, *map(over_ranks, parts))
 
 
 def _varies(squares: Tensor, mean: Tensor, count: int) -> Tensor:
@@ -100,7 +100,7 @@ def _varies(squares: Tensor, mean: Tensor, count: int) -> Tensor:
 
 
 class RunningMoments:
-    """Moments in the making; `add` batches, then take `moments()`.
+    """ConceptMoments in the making; `add` batches, then take `moments()`.
 
     Args:
         concepts: C.
@@ -145,15 +145,15 @@ class RunningMoments:
         mean += share * step
         return rows
 
-    def moments(self) -> Moments:
+    def moments(self) -> ConceptMoments:
         """The moments of all that was added on this process; call it once, at the end."""
         for start in range(0, len(self.gram), _BLOCK):
             stop = start + _BLOCK
             self.gram[stop:, start:stop] = self.gram[start:stop, stop:].T
-        return Moments(self.count, self.concept_mean, self.unit_mean, self.gram, self.cross, self.squares)
+        return ConceptMoments(self.count, self.concept_mean, self.unit_mean, self.gram, self.cross, self.squares)
 
 
-def moments(batches: Iterable[tuple[Tensor, Tensor]]) -> Moments:
+def moments(batches: Iterable[tuple[Tensor, Tensor]]) -> ConceptMoments:
     """The moments over batches of (concept scores (B, C), activations (B, K)). Raises ValueError without any."""
     running = None
     for concepts, units in batches:
@@ -168,7 +168,7 @@ def moments(batches: Iterable[tuple[Tensor, Tensor]]) -> Moments:
 class Rows:
     """Recorded numbers of the images of train and of val: concept scores (B, C) beside activations (B, K).
 
-    Each process goes through its share of the images; sums are brought together by `Moments.over_ranks`.
+    Each process goes through its share of the images; sums are brought together by `ConceptMoments.over_ranks`.
 
     Attributes:
         scores: (N, C') of all concepts.
@@ -198,7 +198,7 @@ class Rows:
         device = own_device()
         return (tuple(part.to(device) for part in self.read(batch)) for batch in shares(rows, self.batch_size))  # type: ignore[misc]
 
-    def moments(self, rows: Tensor) -> Moments:
+    def moments(self, rows: Tensor) -> ConceptMoments:
         """The moments of some images, added up over the processes."""
         running = RunningMoments(len(self.concepts), sum(map(len, self.units)), own_device())
         for scores, values in self.batches(rows):

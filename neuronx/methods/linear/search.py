@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuronx.methods.linear.moments import Moments
+from neuronx.methods.linear.moments import ConceptMoments
 
 COLLINEAR = 1e-9
 """A concept is a combination of others when they explain all but this share of it."""
 
 
 @dataclass(frozen=True)
-class Formulas:
+class FoundFormulas:
     """For each of K units, activation ~ bias + sum of weight times concept, with at most L terms.
 
     Attributes:
@@ -33,15 +33,15 @@ class Formulas:
     correlation: Tensor
 
 
-def fit(train: Moments, val: Moments, chosen: Tensor) -> Formulas:
+def fit(train: ConceptMoments, val: ConceptMoments, chosen: Tensor) -> FoundFormulas:
     """Fits each unit to its chosen concepts (K, L) by least squares on train. The chosen must not be collinear."""
     weights = least_squares(train, chosen)
     there = chosen >= 0
     bias = train.unit_mean - (train.concept_mean[chosen.clamp(min=0)] * weights).sum(1)
-    return Formulas(torch.where(there, chosen, -1), weights, bias, correlation(val, chosen, weights))
+    return FoundFormulas(torch.where(there, chosen, -1), weights, bias, correlation(val, chosen, weights))
 
 
-def least_squares(train: Moments, chosen: Tensor) -> Tensor:
+def least_squares(train: ConceptMoments, chosen: Tensor) -> Tensor:
     """Weights (K, L) of the least squares fit of each unit to its chosen concepts (K, L); 0 where chosen is -1."""
     there, index = chosen >= 0, chosen.clamp(min=0)
     gram = train.gram[index[:, :, None], index[:, None, :]]
@@ -53,7 +53,7 @@ def least_squares(train: Moments, chosen: Tensor) -> Tensor:
     return torch.linalg.solve(gram, cross * scale) * scale
 
 
-def correlation(val: Moments, chosen: Tensor, weights: Tensor) -> Tensor:
+def correlation(val: ConceptMoments, chosen: Tensor, weights: Tensor) -> Tensor:
     """(K,) correlation of each formula (chosen (K, L), weights (K, L)) with its unit; 0 where either never changes."""
     index = chosen.clamp(min=0)
     covariance = (of_own_unit(val.cross, index) * weights).sum(1)
@@ -80,8 +80,13 @@ _EQUAL_GAINS = (
 
 
 def forward(
-    train: Moments, val: Moments, *, max_length: int = 10, tolerance: float = 0.003, positive: bool = False
-) -> Formulas:
+    train: ConceptMoments,
+    val: ConceptMoments,
+    *,
+    max_length: int = 10,
+    tolerance: float = 0.003,
+    positive: bool = False,
+) -> FoundFormulas:
     """Chooses, one by one, the concept that explains most of what the others leave over on the train images.
 
     The val images decide only the length: the formula ends where its correlation on val, less `tolerance` for each
@@ -93,8 +98,8 @@ def forward(
     concepts as pivots: a step costs a unit one row of C entries, not C least squares fits.
 
     Args:
-        train: Moments of the train images, for choosing and fitting.
-        val: Moments of the val images, for the length.
+        train: ConceptMoments of the train images, for choosing and fitting.
+        val: ConceptMoments of the val images, for the length.
         max_length: Largest number of terms L.
         tolerance: Gain in correlation on val that is worth a term.
         positive: Choose only concepts that go together with what is left over, never against it.
@@ -107,7 +112,7 @@ def forward(
     return fit(train, val, _prefix(chosen, length[:, None]))
 
 
-def _path(train: Moments, units: Tensor, length: int, positive: bool) -> Tensor:
+def _path(train: ConceptMoments, units: Tensor, length: int, positive: bool) -> Tensor:
     # (k,) -> (k, length): the concepts in the order of choice, -1 once none is left.
     squares = train.gram.diagonal()
     left = train.cross[:, units].T.contiguous()  # (k, C) covariance of each concept's own part with the unit
@@ -139,7 +144,7 @@ def _prefix(chosen: Tensor, length: int | Tensor) -> Tensor:
     return torch.where(torch.arange(chosen.shape[1], device=chosen.device) < length, chosen, -1)
 
 
-def _prefix_correlation(train: Moments, val: Moments, chosen: Tensor, length: int) -> Tensor:
+def _prefix_correlation(train: ConceptMoments, val: ConceptMoments, chosen: Tensor, length: int) -> Tensor:
     first = chosen[:, :length]
     return correlation(val, first, least_squares(train, first))
 
@@ -182,7 +187,7 @@ class _Growing:
         k = len(units)
         return cls(units, units.new_empty((k, 0)), like.new_empty((k, 0, 0)), like.new_empty((k, 0)))
 
-    def attempt(self, train: Moments, concepts: Tensor) -> _Trial:
+    def attempt(self, train: ConceptMoments, concepts: Tensor) -> _Trial:
         between = train.gram[self.chosen[:, :, None], concepts[:, None, :]]
         squares = train.gram[concepts, concepts]
         shared = self.inverse @ between
@@ -192,7 +197,7 @@ class _Growing:
         weight = torch.where(possible, left / rest, 0.0)
         return _Trial(concepts, shared, rest, weight, self.weights[:, :, None] - shared * weight[:, None, :], possible)
 
-    def correlations(self, val: Moments, trial: _Trial) -> Tensor:
+    def correlations(self, val: ConceptMoments, trial: _Trial) -> Tensor:
         """(k, w) correlations on the val images."""
         unit = self.units[:, None]
         inside = val.gram[self.chosen[:, :, None], self.chosen[:, None, :]]
@@ -219,8 +224,14 @@ class _Growing:
 
 
 def greedy(
-    train: Moments, val: Moments, ranking: Tensor, *, max_length: int = 10, tolerance: float = 0.02, width: int = 10
-) -> Formulas:
+    train: ConceptMoments,
+    val: ConceptMoments,
+    ranking: Tensor,
+    *,
+    max_length: int = 10,
+    tolerance: float = 0.02,
+    width: int = 10,
+) -> FoundFormulas:
     """The published greedy search (Oikarinen and Weng 2024), with least squares solved exactly.
 
     Each round tries, beside the concepts chosen so far, the `width` concepts ranked highest that were neither chosen
@@ -230,8 +241,8 @@ def greedy(
     that every unit that changes is explained. The formula consists of the chosen concepts, never of those tried last.
 
     Args:
-        train: Moments of the train images, for fitting.
-        val: Moments of the val images, for choosing.
+        train: ConceptMoments of the train images, for fitting.
+        val: ConceptMoments of the val images, for choosing.
         ranking: (K, M) int64, columns of concepts, best first; M = max_length * width is always enough.
         max_length: Largest number of terms L.
         tolerance: Smallest gain in correlation that is worth a term.
@@ -265,7 +276,7 @@ def greedy(
     return fit(train, val, chosen)
 
 
-def top(train: Moments, val: Moments, ranking: Tensor, *, length: int = 5) -> Formulas:
+def top(train: ConceptMoments, val: ConceptMoments, ranking: Tensor, *, length: int = 5) -> FoundFormulas:
     """The published search without greedy steps: the first concepts in rank, fitted together by least squares on train.
 
     Takes the `length` first that change and are no combination of those before them.

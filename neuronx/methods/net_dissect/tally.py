@@ -19,7 +19,7 @@ from torch import Tensor
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import UserError, unknown
 from neuronx.recording.maps import upsampled
-from neuronx.tables.csv import Row, read_csv
+from neuronx.tables.csv import TableRow, read_csv
 from neuronx.types import Cell
 
 DENOMINATORS = ("annotated", "hit", "all")
@@ -344,7 +344,7 @@ def read_tally(path: str | Path) -> list[Dissected]:
     return [_row(row, kinds) for row in rows]
 
 
-def _row(row: Row, kinds: Sequence[str]) -> Dissected:
+def _row(row: TableRow, kinds: Sequence[str]) -> Dissected:
     unit = row.whole("unit")
     if unit < 1:
         raise row.wrong("unit", f"found {unit}, but tallies count units from 1")

@@ -60,7 +60,7 @@ def samples_of(
 
 
 @dataclass(frozen=True)
-class Sample:
+class ReferenceSample:
     """The references of U units of one layer, m of each.
 
     Attributes:
@@ -98,7 +98,7 @@ class Samples(ReferenceOptions):
     n_init: int = 10
     seed: int = 0
 
-    def sample(self, target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str) -> Sample:
+    def sample(self, target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str) -> ReferenceSample:
         """The references of the units asked for, with the vectors `pure` and `activations`.
 
         Activations are those of all units of the same layer, averaged over positions, as published.
@@ -117,7 +117,7 @@ class Samples(ReferenceOptions):
         values = record(target, probe, trainer, {layer: pool})[target.canonical(layer)].values
         places = torch.arange(len(rows)).view_as(found.rows)
         vectors = {"pure": (found.vectors.flatten(0, 1), places), "activations": (values, found.rows)}
-        return Sample(found, patches, order.argsort().view_as(found.rows), vectors)
+        return ReferenceSample(found, patches, order.argsort().view_as(found.rows), vectors)
 
     def cluster(self, vectors: Tensor, counted: Tensor, k: int) -> Tensor:
         """k-means of each unit's vectors (U, m, D) that count (U, m): labels (U, m) int64, -1 for those that do not.
@@ -129,7 +129,7 @@ class Samples(ReferenceOptions):
         return choose(products(vectors, counted), counted, options).labels
 
     def show(
-        self, target: "Target", probe: "Probe", trainer: TrainerFactory, sample: Sample, which: Tensor, k: int
+        self, target: "Target", probe: "Probe", trainer: TrainerFactory, sample: ReferenceSample, which: Tensor, k: int
     ) -> list[PartSamples]:
         """The references of some of a sample's units (V,), by k clusters of their circuits, to be pictured."""
         own = sample.references

@@ -37,7 +37,7 @@ CHUNK = 2**22
 
 
 @dataclass(frozen=True)
-class Importance:
+class UnitImportance:
     """The share of each unit's effect that lies in its top images.
 
     Attributes:
@@ -119,7 +119,7 @@ def importance_of(
     activations: Tensor,
     cutoffs: tuple[float, ...] = CUTOFFS,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Shares at the cutoffs (K, X), the places of the curves (G,) and the curves (K, G): see `Importance`.
+    """Shares at the cutoffs (K, X), the places of the curves (G,) and the curves (K, G): see `UnitImportance`.
 
     A cutoff c is read at index int(c N), as published, which counts int(c N) + 1 images.
 
@@ -150,7 +150,7 @@ def importance(
     *,
     temperature: float = 1.0,
     labels: str = "true",
-) -> dict[str, Importance]:
+) -> dict[str, UnitImportance]:
     """Measures the units asked for, layer by layer: each is set to 0 everywhere, and the images feel it or not.
 
     Args:
@@ -175,7 +175,7 @@ def importance(
         impact = impacts(felt.intact, felt.right, felt.loss, felt.still_right)
         values = recorded.values[rows][:, felt.units]
         shares, at, curves = importance_of(impact, values, cutoffs)
-        found[layer] = Importance(
+        found[layer] = UnitImportance(
             target=target.name,
             pool=recorded.pool,
             units=tuple(recorded.units[k] for k in felt.units.tolist()),

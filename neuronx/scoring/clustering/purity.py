@@ -49,7 +49,7 @@ class ReferenceSource(Protocol):
         ...
 
     def sample(self, target: Target, probe: "Probe", trainer: TrainerFactory, layer: str) -> Any:
-        """Units (U,), counted and at (U, m), patches and vectors, as `Sample` says."""
+        """Units (U,), counted and at (U, m), patches and vectors, as `ReferenceSample` says."""
         ...
 
     def cluster(self, vectors: Tensor, counted: Tensor, k: int) -> Tensor:

@@ -60,7 +60,7 @@ _NOTHING = {
     "any": ("nothing in particular", "no clear pattern", "many different things", "parts of various pictures"),
 }
 MOST, MANY, LEAST = 0.75, 0.55, 0.35
-"""What is true of as much of the exemplars is stated plainly, of most of them, of many of them, or not at all."""
+"""Thresholds on the share of exemplars: stated plainly, with "mostly", with "often", or not at all."""
 GROUND_ONLY = 0.25
 """Where objects have less than this share of what is masked, the ground is what is described."""
 TOGETHER = 0.7

@@ -42,7 +42,7 @@ from neuronx.world.pictures.scene import PROBE, PROBE_OF_PLACES
 log = logging.getLogger("neuronx")
 
 VERSION = "2"
-"""Raised whenever descriptions change."""
+"""Version of the descriptions; increase it when they change, so that they are made anew."""
 K, QUANTILE = 15, 0.99
 PICTURES = 5000
 """Of which 80 % may be exemplars; the rest are test pictures."""
@@ -126,7 +126,7 @@ class EmbeddedAnnotations:
 
     Attributes:
         domain: The kind of their pictures.
-        encoder: The CLIP through whose picture tower captioners of them see, unless told otherwise.
+        encoder: The CLIP whose image encoder captioners of them use by default.
     """
 
     domain: str = "shapes"

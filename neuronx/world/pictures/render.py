@@ -305,7 +305,7 @@ the mark covers the pixel, in [0, 1]. Plain objects have none."""
 
 
 RENDERER = "2"
-"""Raised whenever any pixel changes; weights trained on the world depend on it."""
+"""Version of the renderer; increase it when any pixel changes, since weights trained on the world depend on it."""
 
 TILT = 14.0
 """Largest rotation in degrees, either way."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronx.methods.linear.moments import Moments, moments
+from neuronx.methods.linear.moments import ConceptMoments, moments
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Case:
     val: Tensor
     test: Tensor
 
-    def moments(self, split: str, size: int = 1024) -> Moments:
+    def moments(self, split: str, size: int = 1024) -> ConceptMoments:
         rows = getattr(self, split)
         return moments((self.scores[part], self.values[part]) for part in rows.split(size))
 

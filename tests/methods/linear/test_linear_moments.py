@@ -6,17 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_cases import planted
 
-from neuronx.methods.linear.moments import Moments, RunningMoments, moments
+from neuronx.methods.linear.moments import ConceptMoments, RunningMoments, moments
 
 CASE = planted(images=200, concepts=150, units=5)
 X, Y = CASE.scores, CASE.values
 
 
-def parts(one: Moments):
+def parts(one: ConceptMoments):
     return [one.concept_mean, one.unit_mean, one.gram, one.cross, one.squares]
 
 
-def assert_close(one: Moments, other: Moments, tolerance=1e-12):
+def assert_close(one: ConceptMoments, other: ConceptMoments, tolerance=1e-12):
     assert one.count == other.count
     for a, b in zip(parts(one), parts(other), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
@@ -25,7 +25,7 @@ def assert_close(one: Moments, other: Moments, tolerance=1e-12):
 def plain(x, y):
     x, y = x.double(), y.double()
     u, v = x - x.mean(0), y - y.mean(0)
-    return Moments(len(x), x.mean(0), y.mean(0), u.T @ u, u.T @ v, (v * v).sum(0))
+    return ConceptMoments(len(x), x.mean(0), y.mean(0), u.T @ u, u.T @ v, (v * v).sum(0))
 
 
 @settings(max_examples=20, deadline=None)

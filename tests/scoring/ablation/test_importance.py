@@ -13,7 +13,7 @@ from neuronx.errors import UserError
 from neuronx.report.importance import importance_figure, importance_table, mean_and_std
 from neuronx.scoring.ablation.importance import (
     CUTOFFS,
-    Importance,
+    UnitImportance,
     cumulative_shares,
     impacts,
     importance,
@@ -99,7 +99,7 @@ def found(layer="layer4", target="net", silent=1):
     impact[:silent] = 0
     shares, at, curves = importance_of(impact, activations)
     units = tuple(Unit(layer, k) for k in range(6))
-    return Importance(target, "avg", units, "probe:400", CUTOFFS, shares, at, curves)
+    return UnitImportance(target, "avg", units, "probe:400", CUTOFFS, shares, at, curves)
 
 
 def test_the_table_has_a_row_a_layer_and_one_for_all():
