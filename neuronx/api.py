@@ -125,11 +125,10 @@ class Study:
             explanations: By default all that this study has found. Or a list of them, several lists by method, your
                 own words for units (`{12: "dog", 13: "red OR blue"}`), or for one (`"dog", unit=12`).
             unit: The unit that a single text is about.
-            judge: Who decides what a picture shows: labels, masks, clip (the one that belongs to the pictures), a name
-                of `configs/judge/`, or an object.
+            judge: Who decides what a picture shows: labels, masks, clip (that of the pictures), a name, or an object.
             sim: correlation, ablation, purity, or an object.
             words: Concepts that the random baseline and the ceiling draw from; by default the judge's own vocabulary,
-                or the concepts of the explanations.
+                the embedded world's words for its pictures, or the (few) concepts of the explanations.
             options: Of the way to score, as its YAML lists them: `ceiling=False`.
         """
         from neuronx.command import pipeline
@@ -143,7 +142,8 @@ class Study:
         scorer = self.registry.scorer(sim, options) if isinstance(sim, str) else _needs(sim, Scorer, "sim")
         if options and not isinstance(sim, str):
             raise UserError(f"{next(iter(options))}= is for ways to score by name; `sim` is an object already.")
-        listed = self._words(words) if words is not None else None
+        given = "default" if words is None and self.probe.domain != "natural" else words  # natural lists are fetched
+        listed = None if given is None else self._words(given)
         parts = [found.target for found in self.found.values() if found.target is not None]
         target = [self.target, *parts][-1] if mine else self.target
         name = sim if isinstance(sim, str) else type(sim).__name__

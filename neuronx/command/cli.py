@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neuronx.command.registry import CONFIGS, build
-from neuronx.errors import UserError
+from neuronx.errors import UserError, unknown
 from neuronx.types import Method, RunLogger, Task, TrainerFactory, as_found
 
 if TYPE_CHECKING:
@@ -295,6 +295,11 @@ def explain_mistake(error: Exception) -> str | None:
     if isinstance(error, InstantiationException):
         known = isinstance(error.__cause__, (ImportError, TypeError)) or "Error locating target" in text
         return text if known else None
+    if choice := re.search(r"Could not find '(\w+)/(.+?)' Available options in '\w+': (.+?) Config search path", text):
+        group, name, choices = choice.groups()
+        return str(unknown(f"choice of {group}=", name, choices.split(), "--help lists all choices."))
+    if option := re.match(r"Could not override '([^']+)'\. To append to your config use", text):
+        return f"There is no option `{option[1]}`. The options of a choice are those of its YAML in configs/."
     if "mismatched input" in text or "no viable alternative" in text or "extraneous input" in text:
         text += " Quote names with brackets, commas or equals signs for the parser, as in 'layers=\"mlp[1]\"'."
     return text

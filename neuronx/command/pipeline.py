@@ -148,6 +148,9 @@ def score(
         # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
         listed = words.of(images) if words is not None and judge.vocabulary(images) is None else ()
         scored.append(sim.score(explained, target, images, judge, trainer, listed))
+        for method in explained:
+            if {row.status for row in scored[-1].rows if row.method == method} == {"unjudged"}:
+                log.warning("The judge %s knows no explanation by %s: take another judge.", judge.name, method)
     return scored
 
 
@@ -308,19 +311,22 @@ def fingerprints(images: "Probe", targets: "Mapping[str, Target]") -> dict[str, 
 
 
 def write_files(evaluation: "Evaluation", folder: Path, config: str | None = None, **facts: Plain) -> None:
-    """Writes the files of a run: tables, figures and the record."""
+    """Writes the files of a run: tables, figures, the record. Raises UserError where the folder cannot be written."""
     from neuronx.report.evaluation import now, write, write_record
     from neuronx.report.figures import histograms, write_figure, write_score_fit
 
-    write(evaluation, folder)
-    if evaluation.samples:
-        from neuronx.report.part_pictures import write_part_pictures
+    try:
+        write(evaluation, folder)
+        if evaluation.samples:
+            from neuronx.report.part_pictures import write_part_pictures
 
-        write_part_pictures(evaluation.samples, folder)
-    if evaluation.scores:
-        write_figure(histograms(evaluation.scores), folder / "scores.html")
-        write_score_fit(evaluation.scores, folder)
-    write_record(folder, config, finished=now(), **facts)
+            write_part_pictures(evaluation.samples, folder)
+        if evaluation.scores:
+            write_figure(histograms(evaluation.scores), folder / "scores.html")
+            write_score_fit(evaluation.scores, folder)
+        write_record(folder, config, finished=now(), **facts)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {(error.strerror or str(error)).lower()}.") from error
 
 
 def finish(evaluation: "Evaluation", folder: Path, config: str, loggers: Sequence[RunLogger], **facts: Plain) -> None:

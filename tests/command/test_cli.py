@@ -69,7 +69,8 @@ def test_exactly_one_task():
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("evaluate.py", ["explain=nonsense"], "explain/nonsense"),
+        ("evaluate.py", ["explain=le_clap"], "There is no choice of explain= `le_clap`. Nearest: le_clip"),
+        ("evaluate.py", ["data.sise=100"], "There is no option `data.sise`"),
         ("evaluate.py", ["explain=null"], "'explain=[]'"),
         ("evaluate.py", ["layers=mlp[1]"], "Quote names"),
         ("evaluate.py", ["nonsense=1"], "nonsense"),
