@@ -1,6 +1,7 @@
 """The two commands: what users type is composed into a configuration; what it names is built and run."""
 
 import ctypes
+import gc
 import os
 import re
 import signal
@@ -60,10 +61,11 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
     """
     if cfg.get("experiment"):
         return experiment(cfg)
-    seed(cfg.seed)
     files_only = set(cfg.get("sim") or {}) == {"stored"}
     needed = not files_only and cfg.show in (None, "layers", "units", "importance")
-    networks = targets(cfg) if needed else {}  # first, since a wrong layer is the commonest mistake
+    with without_garbage_collection():
+        seed(cfg.seed)
+        networks = targets(cfg) if needed else {}  # first, since a wrong layer is the commonest mistake
     from neuronx.command import pipeline
 
     if cfg.show is not None:
@@ -336,6 +338,16 @@ def reuse_memory() -> None:
     with suppress(OSError, AttributeError):
         for setting in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             ctypes.CDLL("libc.so.6").mallopt(setting, 2**30)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """While libraries are imported: they make lasting objects by the million, and looking for garbage takes .6 s."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager

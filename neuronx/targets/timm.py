@@ -1,9 +1,11 @@
 """Networks of timm."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +16,19 @@ from neuronx.targets.custom import target
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.targets.weights import plain_tensors_only, weights_file
+
+
+def library() -> ModuleType:
+    """timm, imported without W&B, which only its training script logs to: .6 s of every start."""
+    absent = "wandb" not in sys.modules
+    if absent:
+        sys.modules["wandb"] = None  # type: ignore[assignment]  # an import then fails, as where it is not installed
+    try:
+        import timm
+    finally:
+        if absent:
+            del sys.modules["wandb"]
+    return timm
 
 
 def load(
@@ -39,8 +54,7 @@ def load(
     Raises:
         UserError: An unknown network, weights that cannot be fetched or do not fit, an unknown layer.
     """
-    import timm
-
+    timm = library()
     if not timm.is_model(model):
         raise unknown("network of timm", model, timm.list_models())
     settings: dict[str, Any] = dict(arguments or {})

@@ -15,6 +15,7 @@ from neuronx.targets.custom import target
 from neuronx.targets.layers import Layers
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
+from neuronx.targets.timm import library
 
 SIDE = 64
 """Of the pictures that these networks take."""
@@ -25,9 +26,7 @@ def small_resnet(classes: int) -> nn.Module:
 
     Takes (B, 3, 64, 64) float32, gives (B, classes). Layer outputs: 16 x 32 x 32, 32 x 16 x 16, 48 x 8 x 8, 64 x 4 x 4.
     """
-    import timm
-
-    network = timm.create_model("resnet18", layers=(1, 1, 1, 1), channels=(16, 32, 48, 64), num_classes=classes)
+    network = library().create_model("resnet18", layers=(1, 1, 1, 1), channels=(16, 32, 48, 64), num_classes=classes)
     # Pictures are 64 pixels wide: the pooling after the first convolution would blur away corners and textures.
     network.maxpool = nn.Identity()
     return network
@@ -40,8 +39,6 @@ def small_vit(classes: int) -> nn.Module:
     class token is the first. Patches are embedded by a few convolutions instead of one, which makes small transformers
     learn much faster (Xiao et al., "Early convolutions help transformers see better", 2021).
     """
-    import timm
-
     sizes: dict[str, Any] = {
         "img_size": 64,
         "patch_size": 8,
@@ -50,7 +47,7 @@ def small_vit(classes: int) -> nn.Module:
         "num_heads": 4,
         "mlp_ratio": 2,
     }
-    network: Any = timm.create_model("vit_tiny_patch16_224", num_classes=classes, **sizes)
+    network: Any = library().create_model("vit_tiny_patch16_224", num_classes=classes, **sizes)
     network.patch_embed.proj = nn.Sequential(
         *(layer for narrow, wide in ((3, 24), (24, 48), (48, 96)) for layer in _halved(narrow, wide)),
         nn.Conv2d(96, 96, kernel_size=1),
