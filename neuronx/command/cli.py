@@ -299,7 +299,7 @@ def explain_mistake(error: Exception) -> str | None:
         return text if known else None
     if choice := re.search(r"Could not find '(\w+)/(.+?)' Available options in '\w+': (.+?) Config search path", text):
         group, name, choices = choice.groups()
-        return str(unknown(f"choice of {group}=", name, choices.split(), "--help lists all choices."))
+        return str(unknown(f"choice of {group}=", name, choices.split(), f"All: {', '.join(choices.split())}."))
     if option := re.match(r"Could not override '([^']+)'\. To append to your config use", text):
         return f"There is no option `{option[1]}`. The options of a choice are those of its YAML in configs/."
     if "mismatched input" in text or "no viable alternative" in text or "extraneous input" in text:
