@@ -32,9 +32,6 @@ MAY_IMPORT["world"] = set(MAY_IMPORT) - LEAVES - {"experiments", "report", "worl
 MAY_IMPORT["command"] = set(MAY_IMPORT) - LEAVES - {"world"} | {"callbacks", "checkpoints", "configs"}
 MAY_IMPORT["api"] = set(MAY_IMPORT) - LEAVES - {"world", "experiments"}
 
-# Imports that point the wrong way today; each is on its way out.
-OUTSTANDING = {}
-
 
 def imports(path: Path) -> set[str]:
     """Modules that a file imports anywhere: at its top, in functions, and for type checkers only."""
@@ -60,7 +57,7 @@ def test_imports_point_one_way(path):
     wrong = set()
     for name in imports(path):
         parts = name.split(".")
-        if parts[0] == "neuronx" and parts[1] not in LEAVES | {here} and (file, parts[1]) not in OUTSTANDING:
+        if parts[0] == "neuronx" and parts[1] not in LEAVES | {here}:
             allowed = MAY_IMPORT[here]
             if parts[1] not in allowed and ".".join(parts[1:3]) not in allowed:
                 wrong.add(name)

@@ -12,7 +12,7 @@ Below the classes are functions on captions, wherever those come from: `auditing
 `feature_importance.feature_importance`, `generalisation.generalisation`, and one for each table and figure.
 """
 
-from typing import Any
+from functools import partial
 
 from neuronx import first_used
 
@@ -32,7 +32,4 @@ _PUBLIC = {
     "Sweep": "decoding",
 }
 __all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    return first_used(__name__, _PUBLIC, name)
+__getattr__ = partial(first_used, __name__, _PUBLIC)

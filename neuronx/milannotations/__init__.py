@@ -1,6 +1,6 @@
 """MILANNOTATIONS: exemplars of units as images and masks on disk, in the layout of their authors, with descriptions."""
 
-from typing import Any
+from functools import partial
 
 from neuronx import first_used
 
@@ -19,10 +19,7 @@ _PUBLIC = {
     "write_hits": "hits",
 }
 __all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    return first_used(__name__, _PUBLIC, name)
+__getattr__ = partial(first_used, __name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

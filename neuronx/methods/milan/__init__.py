@@ -3,7 +3,7 @@
 From Python, `neuronx.milan` is this package: `neuronx.milan.pretrained("base")(images, masks).captions`.
 """
 
-from typing import Any
+from functools import partial
 
 from neuronx import first_used
 
@@ -15,7 +15,4 @@ _PUBLIC = {
     "pretrained": "describer",
 }
 __all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    return first_used(__name__, _PUBLIC, name)
+__getattr__ = partial(first_used, __name__, _PUBLIC)
