@@ -1,5 +1,6 @@
 """The processes of a run: which is the first, what it decides for all, and how they end together."""
 
+import atexit
 import os
 import secrets
 import signal
@@ -72,7 +73,17 @@ def start(runner: "Trainer") -> None:
         strategy.launcher.launch(strategy.setup_environment, trainer=runner)
     else:  # forks for each pass, and starts nothing before
         return
+    # Gloo's threads abort the process when they still run while its libraries are unloaded.
+    atexit.register(_disconnect)
     _end_together(of_another=strategy.local_rank > 0)
+
+
+def _disconnect() -> None:
+    """Ends this process's part in the group; Lightning does this for NCCL only, and may have done it."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def process() -> str:
