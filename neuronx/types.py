@@ -1,7 +1,7 @@
 """The central types: what flows from the data to the leaderboard. Everything here is frozen."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import total_ordering
 from pathlib import Path
@@ -55,6 +55,16 @@ class Unit:
             raise ValueError(f"`{text}` is not a unit; expected layer:index or layer:index/part, as layer4:12")
         layer, index, part = match.groups()
         return cls(layer, int(index), None if part is None else int(part))
+
+
+def unsplit(units: Iterable[Unit]) -> frozenset[Unit]:
+    """The parts among some units whose unit is not split: a split unit has two or more parts, counted from 0."""
+    parts: dict[Unit, set[int]] = {}
+    for unit in units:
+        if unit.part is not None:
+            parts.setdefault(replace(unit, part=None), set()).add(unit.part)
+    whole = {unit for unit, own in parts.items() if len(own) < 2 or own != set(range(len(own)))}
+    return frozenset(replace(unit, part=part) for unit in whole for part in parts[unit])
 
 
 @dataclass(frozen=True)

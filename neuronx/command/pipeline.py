@@ -80,11 +80,16 @@ def evaluate(
     dead: list[Activity] = []
     tables: dict[str, Table] = {}
     samples: list[PartSamples] = []
+    from_files = {}
+    for name, target in targets.items():
+        for file in about(given, name, list(targets)):
+            file.check(len(pictures[name]))
+        from_files[name] = of_target(given, name, target, list(targets))
     for name, target in targets.items():
         images = pictures[name]
         found = explain(methods, target, images, trainer, optional)
         explained = {method: said.explanations for method, said in found.items()}
-        explained |= of_target(given, name, target, list(targets))
+        explained |= from_files[name]
         explanations |= {(name, method): said for method, said in explained.items()}
         split = [said.target for said in found.values() if said.target is not None]
         scored = score(sims, judges, explained, [target, *split][-1], images, words, trainer)
@@ -247,17 +252,20 @@ def of_units(explanations: Sequence[Explanation], target: "Target") -> list[Expl
     return [explanation for explanation in explanations if target.asks_for(explanation.unit)]
 
 
+def about(given: Sequence[ExplanationFile], name: str, names: Sequence[str]) -> list[ExplanationFile]:
+    """The files about a target: those named after it; if none are, all but those named after another of the run."""
+    return [file for file in given if file.target == name] or [file for file in given if file.target not in names]
+
+
 def of_target(
     given: Sequence[ExplanationFile], name: str, target: "Target", names: Sequence[str]
 ) -> dict[str, list[Explanation]]:
-    """By method, the explanations in files that are about a target: those named after it; if none are, all the others.
-
-    Files named after another network of the run are never taken.
+    """By method, the explanations in files that are about a target, of the layers and units asked for.
 
     Raises:
         UserError: When there are such files, and none is about a layer and units that are asked for.
     """
-    mine = [file for file in given if file.target == name] or [file for file in given if file.target not in names]
+    mine = about(given, name, names)
     found = {}
     for method, read in by_method(mine).items():
         renamed = [replace(one, unit=replace(one.unit, layer=target.canonical(one.unit.layer))) for one in read]

@@ -1,6 +1,5 @@
 """Word lists: what a CLIP may say about a unit. Read when first asked for, always distinct, never with a blank."""
 
-import csv
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from neuronx.data.files import lines
 from neuronx.data.published import published
 from neuronx.errors import UserError
+from neuronx.tables.csv import any_case, read_csv
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -141,10 +141,10 @@ def _read(source: str | Path) -> Sequence[str]:
 
 
 def _labels(path: str) -> list[str]:
-    rows = list(csv.DictReader(lines(path)))
-    if not rows or "name" not in rows[0]:
+    columns, rows = read_csv(path, any_case("name"))
+    if "name" not in columns:
         raise UserError(f"{path} is not Broden's label.csv: it has no column `name`.")
-    return [row["name"] for row in rows]
+    return [row.cells["name"] for row in rows]
 
 
 # What the published cleaning made of six names, because it replaced "-c" and "-s" inside words too.

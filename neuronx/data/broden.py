@@ -28,7 +28,7 @@ from neuronx.data.label_maps import (
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError, unknown
 from neuronx.store.cache import digest
-from neuronx.tables.csv import TableRow, read_csv
+from neuronx.tables.csv import TableRow, any_case, read_csv
 from neuronx.tables.schemas import broden_label
 
 _NUMBERS = 1 << 16
@@ -167,7 +167,7 @@ def _annotated(row: TableRow, categories: Sequence[str], concepts: Sequence[int]
 
 
 def _table(path: Path, *columns: str) -> list[TableRow]:
-    have, rows = read_csv(path)
+    have, rows = read_csv(path, any_case(*columns))
     for column in columns:
         if column not in have:
             raise UserError(f"{path} has no column `{column}`; it has {', '.join(have)}.")

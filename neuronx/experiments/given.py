@@ -1,6 +1,5 @@
 """What an experiment is given to work with, what it is, and how it is run, recorded and logged."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from neuronx.recording.trainer import make
 from neuronx.report.evaluation import now, write_record
 from neuronx.report.figures import write_figure
 from neuronx.store.processes import is_first
-from neuronx.tables.csv import write_csv
+from neuronx.tables.csv import read_csv, write_csv
 from neuronx.targets.target import Target
 from neuronx.types import Cell, Method, Plain, RunLogger, Table, TrainerFactory, Unit, as_found
 
@@ -113,8 +112,8 @@ def tables(folder: Path) -> dict[str, Table]:
     """The tables (*.csv) of a folder by name, their numbers as numbers; those without rows too."""
     found: dict[str, Table] = {}
     for path in sorted(folder.glob("*.csv")):
-        columns, *rows = csv.reader(path.read_text().splitlines(keepends=True))
-        found[path.stem] = columns, [[_cell(text) for text in row] for row in rows]
+        columns, rows = read_csv(path, may_be_empty=True)
+        found[path.stem] = columns, [[_cell(text) for text in row.cells.values()] for row in rows]
     return found
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from neuronx.errors import UserError
 from neuronx.store.download import fetch_from_hub
-from neuronx.tables.csv import read_csv
+from neuronx.tables.csv import any_case, read_csv
 
 ROBERTA = "roberta-large"
 """The text model that BERTScore was published with; MILAN's figures are of it."""
@@ -106,7 +106,7 @@ class BertScore:
     def _floor(self) -> float:
         if self.baseline is None:
             return 0.0
-        rows = read_csv(self.baseline)[1]
+        rows = read_csv(self.baseline, any_case("LAYER", "F"))[1]
         layers = [row.whole("LAYER") for row in rows]
         wanted = max(layers) if self.layer is None else self.layer
         if wanted not in layers:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neuronx.errors import UserError
-from neuronx.tables.csv import read_csv, write_csv
+from neuronx.tables.csv import any_case, read_csv, write_csv
 
 log = logging.getLogger("neuronx")
 
@@ -111,8 +111,9 @@ def clean_answers(answers: str | Path, path: str | Path, rules: CleaningRules = 
     Raises:
         UserError: If a column is missing, a unit is no whole number from 0, or nothing remains; it names the file.
     """
-    columns, rows = read_csv(answers)
-    if missing := [name for name in ("Input.layer", "Input.unit", "Answer.summary") if name not in columns]:
+    needed = ("Input.layer", "Input.unit", "Answer.summary")
+    columns, rows = read_csv(answers, any_case(*needed, "RejectionTime", "WorkerId"))
+    if missing := [name for name in needed if name not in columns]:
         raise UserError(f"{answers} has no column `{missing[0]}`, only {', '.join(columns)}.")
     kept, empty = [], 0
     for row in rows:

@@ -14,7 +14,7 @@ from neuronx.milannotations.published import ANNOTATED, ANNOTATIONS, GROUPS, HOS
 from neuronx.milannotations.published import download as fetch_model
 from neuronx.milannotations.reattach import attach, imagenet_pictures
 from neuronx.store.cache import data_root
-from neuronx.tables.csv import TableRow, read_csv
+from neuronx.tables.csv import TableRow, any_case, read_csv
 
 Descriptions = Mapping[tuple[str, int], tuple[str, ...]]
 """(layer, unit) -> its descriptions, in the order of the file; units in the order in which they first appear."""
@@ -219,7 +219,7 @@ def read_descriptions(
         UserError: If a column is missing, a unit is no whole number from 0, or a description is empty; it names the
             file and line.
     """
-    columns, rows = read_csv(path)
+    columns, rows = read_csv(path, any_case(layer_column, unit_column, column))
     for wanted in (layer_column, unit_column, column):
         if wanted not in columns:
             raise UserError(f"{path} has no column `{wanted}`, only {', '.join(columns)}.")

@@ -4,7 +4,8 @@ import csv
 import io
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
@@ -49,7 +50,8 @@ class TableRow:
                 raise ValueError
             return float(text)
         except ValueError:
-            raise self.wrong(column, f"expected a number, found `{text}`") from None
+            point = "; write decimals with a point" if re.fullmatch(r"[-+]?[\d.]*,\d+", text) else ""
+            raise self.wrong(column, f"expected a number, found `{text}`{point}") from None
 
     def whole(self, column: str) -> int:
         """A whole number; 12.0 counts, because tables that passed through pandas have it. Raises UserError."""
@@ -59,38 +61,93 @@ class TableRow:
         return int(value)
 
 
-def read_csv(path: str | Path) -> tuple[list[str], list[TableRow]]:
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What may stand between the cells of a table; only the first is read."""
+
+
+def any_case(*names: str) -> Callable[[str], str]:
+    """A spelling for `read_csv`: a column whose name differs from one of these in capitals only is that one."""
+    known = {name.casefold(): name for name in names}
+    return lambda column: known.get(column.casefold(), column)
+
+
+def read_csv(
+    path: str | Path, spelling: Callable[[str], str] = str, *, may_be_empty: bool = False
+) -> tuple[list[str], list[TableRow]]:
     """Reads a table: its columns and its rows, every cell as the text that stands there.
 
+    A byte order mark, a first line `sep=,`, any line ends and rows without any text are no part of the table.
+
+    Args:
+        path: The file.
+        spelling: From a column's name in the file to the name that it has here, such as `any_case("unit", "layer")`.
+        may_be_empty: Whether a header without rows is a table too.
+
     Raises:
-        UserError: When it is missing, empty, not UTF-8, has a column twice, or a row of another length than the header.
+        UserError: When it is missing, empty, not UTF-8, not separated by commas, has a column twice, or a row of other
+            length than the header.
     """
     if not isinstance(path, str | Path):
         raise UserError(f"path={path!r} is no path of a table.")
     path = Path(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {(error.strerror or str(error)).lower()}.") from None
+    text = _text(path)
+    first = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    declared = re.fullmatch(r'"?sep=(.)"?[,;\t|]*\s*', first, re.IGNORECASE)
+    _check_separator(path, declared[1] if declared else _separator(first))
+    before = 1 if declared else 0
+    text = text[len(first) :].lstrip("\r\n") if declared else text
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
     try:
-        columns = [column.strip() for column in next(reader, [])]
+        columns = [spelling(column.strip()) for column in next(reader, [])]
         for cells in reader:
-            if not cells:
+            if not any(map(str.strip, cells)):
                 continue
+            line = reader.line_num + before
             if len(cells) != len(columns):
-                raise UserError(f"{path}, line {reader.line_num}: {_wrong_length(columns, cells)}")
-            rows.append(TableRow(path, reader.line_num, dict(zip(columns, cells, strict=True))))
+                raise UserError(f"{path}, line {line}: {_wrong_length(columns, cells)}")
+            rows.append(TableRow(path, line, dict(zip(columns, cells, strict=True))))
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not a comma separated table ({error}).") from None
-    if not rows:
+        raise UserError(f"{path}, line {reader.line_num + before}: not a comma separated table ({error}).") from None
+    if not rows and not (may_be_empty and columns):
         raise UserError(f"{path} holds no rows; expected a header and at least one row below it.")
     if twice := sorted({column for column in columns if column and columns.count(column) > 1}):
         raise UserError(f"{path} has the column `{twice[0]}` twice.")
     return columns, rows
+
+
+def _text(path: Path) -> str:
+    """The text of a file. Raises UserError for a file that cannot be read, or is no UTF-8 text."""
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise UserError(
+                f"{path} is UTF-16 text, as spreadsheets call Unicode text; save it as CSV UTF-8, with commas."
+            ) from None
+        kind = ", as a spreadsheet is" if data[:2] == b"PK" else ""
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}){kind}; save it as CSV UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {(error.strerror or str(error)).lower()}.") from None
+    if "\0" in text:
+        raise UserError(f"{path} is not UTF-8 text (it holds characters NUL, as UTF-16 does); save it as CSV UTF-8.")
+    return text
+
+
+def _separator(header: str) -> str:
+    """What parts most cells of a header, outside of quotes."""
+    bare = re.sub(r'"[^"]*"', "", header)
+    return max(SEPARATORS, key=bare.count)
+
+
+def _check_separator(path: Path, separator: str) -> None:
+    if separator != ",":
+        name = SEPARATORS.get(separator, f"`{separator}`")
+        raise UserError(
+            f"{path} is separated by {name}; save it separated by commas, with a point in decimals (1.5) and quotes "
+            "around text that holds commas."
+        )
 
 
 def _wrong_length(columns: Sequence[str], cells: Sequence[str]) -> str:
@@ -98,7 +155,7 @@ def _wrong_length(columns: Sequence[str], cells: Sequence[str]) -> str:
         return f"the row ends before column `{columns[len(cells)]}`."
     return (
         f"{len(cells)} cells for {len(columns)} columns, the first too many is `{cells[len(columns)]}`; "
-        "text with commas needs quotes."
+        "text with commas needs quotes, and decimals a point."
     )
 
 

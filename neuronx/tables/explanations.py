@@ -1,5 +1,6 @@
 """Explanations to and from files: whatever others published, and what we write ourselves."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +9,8 @@ from typing import Any
 
 from neuronx.errors import UserError, brief, unknown
 from neuronx.tables.csv import TableRow, read_csv, write_csv
-from neuronx.tables.schemas import explain_row, noted_columns, recognise
-from neuronx.types import Cell, Explanation, Unit, dotted
+from neuronx.tables.schemas import explain_row, noted_columns, recognise, spelling
+from neuronx.types import Cell, Explanation, Unit, dotted, unsplit
 
 SLOTS = 10
 """Pairs of weight and concept in a published linear table; ours has more where an explanation is longer."""
@@ -18,6 +19,19 @@ PUBLISHED_NAME = re.compile(
     r"(?P<target>.+_(?:imagenet|places365|cifar100?)|[^-]+(?=-))[_-](?P<layer>.+?)(?:_(?P<method>original))?"
 )
 """How published files are called: `resnet50_imagenet_layer4`, `resnet18-layer1`, `resnet18-layer4_original`."""
+
+RANGES = {
+    "sim correlation": (-1.0, 1.0),
+    "val correlation": (-1.0, 1.0),
+    "sim ablation(optim)": (-math.inf, 1.0),
+    "sim ablation(norm)": (-math.inf, 1.0),
+    "iou": (0.0, 1.0),
+    "auc": (0.0, 1.0),
+}
+"""Between which numbers a noted number must lie, but for rounding."""
+
+ROUNDING = 1e-4
+"""Of numbers in published files."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,7 @@ class ExplanationFile:
         method: Whose explanations they are: as given, or as the names of the file and its folder tell.
         layers: The layers that it is about, whether they were asked for or not.
         explanations: Those of the layers asked for, in the order of the file.
+        lines: The line of the file that each of them stands in.
     """
 
     path: Path
@@ -37,6 +52,37 @@ class ExplanationFile:
     method: str
     layers: tuple[str, ...]
     explanations: list[Explanation]
+    lines: tuple[int, ...] = ()
+
+    def check_numbers(self) -> None:
+        """Raises UserError for a number beside an explanation that cannot be, with its line."""
+        for explanation, line in zip(self.explanations, self.lines, strict=bool(self.lines)):
+            for name, value in explanation.notes:
+                low, high = RANGES.get(name, (-math.inf, math.inf))
+                if math.isinf(value) or not low - ROUNDING <= value <= high + ROUNDING:
+                    limits = f" up to {high:g}" if math.isinf(low) else f" from {low:g} to {high:g}"
+                    expected = f"a number{limits if name in RANGES else ''}"
+                    raise UserError(f"{self.path}, line {line}: expected {expected} as {name}, found {value:g}.")
+
+    def check(self, images: int) -> None:
+        """Makes sure that it can be about units and so many images.
+
+        Raises:
+            UserError: An image that is not among them, or a part of a unit that is not split: of a split unit there are
+                two or more parts, counted from 0. With the line.
+        """
+        wrong = unsplit([explanation.unit for explanation in self.explanations])
+        for explanation, line in zip(self.explanations, self.lines, strict=bool(self.lines)):
+            if explanation.unit in wrong:
+                raise UserError(
+                    f"{self.path}, line {line}, column `part`: {explanation.unit} is a part of a unit that is not "
+                    "split; the parts of a unit are two or more, counted from 0."
+                )
+            if beyond := [image for image in explanation.evidence if image >= images]:
+                raise UserError(
+                    f"{self.path}, line {line}, column `evidence`: there is no image {beyond[0]}, since there are "
+                    f"{images}, 0 to {images - 1}. Was the file made with other pictures?"
+                )
 
 
 def read_explanations(
@@ -85,6 +131,8 @@ def read_files(
         raise UserError("The list of explanations is empty; name a file or a folder.")
     found = [file for entry in entries for file in _entry(entry, layers, targets)]
     _check_any(found, layers or [])
+    for file in found:
+        file.check_numbers()
     return [file for file in found if file.explanations]
 
 
@@ -178,11 +226,10 @@ def _read(
     folder: Path | None = None,
 ) -> ExplanationFile:
     """Reads one file; `layer` is what it is of whatever its name tells, `asked` are the layers to keep."""
-    columns, rows = read_csv(path)
+    columns, rows = read_csv(path, spelling)
     path = Path(path)
     schema = recognise(path, columns)
-    column = next((name for name in ("layer", "Layer") if name in columns), None)
-    told = [dotted(row.cells[column]) for row in rows] if column else []
+    told = [dotted(row.cells["layer"]) for row in rows] if "layer" in columns else []
     wanted = [dotted(name) for name in ([layer] if layer is not None else asked or [])]
     if told:
         target, named, method = _split_at_layer(path.stem, list(dict.fromkeys(told)))
@@ -210,7 +257,8 @@ def _read(
         for _, one, people in units.values()
     ]
     method = method or _method(path, folder, bool(named))
-    return ExplanationFile(path, target, method, tuple(dict.fromkeys(told)), explanations)
+    lines = tuple(row.line for row, *_ in units.values())
+    return ExplanationFile(path, target, method, tuple(dict.fromkeys(told)), explanations, lines)
 
 
 def _split_at_layer(stem: str, layers: Sequence[str]) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neuronx.errors import UserError
-from neuronx.tables.csv import TableRow
+from neuronx.tables.csv import TableRow, any_case
 from neuronx.types import Explanation, Unit
 
 STORED = "sim "
@@ -104,6 +104,21 @@ SCHEMAS = (
 )
 
 
+OWN = ("layer", "part", "evidence", "made_by")
+"""Columns that any table may have beside those of its layout."""
+
+_known = any_case(
+    *OWN,
+    *NUMBERS,
+    *(name for schema in SCHEMAS for name in (*schema.needs, *schema.notes, schema.unit, schema.description)),
+)
+
+
+def spelling(column: str) -> str:
+    """The name of a column as the layouts have it, however it is capitalised in a file."""
+    return column.lower() if re.fullmatch(rf"(weight|concept)\d+|{STORED}.*", column, re.IGNORECASE) else _known(column)
+
+
 def recognise(path: Path, columns: Sequence[str]) -> Schema:
     """Finds the layout of a table by its columns.
 
@@ -127,12 +142,21 @@ def recognise(path: Path, columns: Sequence[str]) -> Schema:
 
 
 def _check_slots(path: Path, columns: Sequence[str], schema: Schema) -> None:
-    if schema is LINEAR:
-        for column in columns:
-            if (slot := re.fullmatch(r"(weight|concept)(\d+)", column)) is not None:
-                other = {"weight": "concept", "concept": "weight"}[slot[1]] + slot[2]
-                if other not in columns:
-                    raise UserError(f"{path} has a column `{column}` but no column `{other}`.")
+    """Raises UserError where a linear table has a weight without its concept, or a slot is left out."""
+    if schema is not LINEAR:
+        return
+    slots: dict[str, set[int]] = {"weight": set(), "concept": set()}
+    for column in columns:
+        if (slot := re.fullmatch(r"(weight|concept)(\d+)", column)) is not None:
+            slots[slot[1]].add(int(slot[2]))
+    for what, other in (("weight", "concept"), ("concept", "weight")):
+        if alone := sorted(slots[what] - slots[other]):
+            raise UserError(f"{path} has a column `{what}{alone[0]}` but no column `{other}{alone[0]}`.")
+    if gap := sorted(set(range(len(slots["weight"]))) - slots["weight"]):
+        raise UserError(
+            f"{path}, line 1: there are no columns `weight{gap[0]}` and `concept{gap[0]}`, but "
+            f"`weight{max(slots['weight'])}`; number the slots from 0 without a gap."
+        )
 
 
 def explain_row(row: TableRow, schema: Schema, layer: str, noted: Mapping[str, str], as_published: bool) -> Explanation:
@@ -151,7 +175,9 @@ def explain_row(row: TableRow, schema: Schema, layer: str, noted: Mapping[str, s
     number = row.whole(schema.unit)
     if number < schema.first:
         raise row.wrong(schema.unit, f"found {number}, but {schema.name} tables count units from {schema.first}")
-    part = row.whole("part") if row.cells.get("part") else None
+    part = row.whole("part") if row.cells.get("part", "").strip() else None
+    if part is not None and part < 0:
+        raise row.wrong("part", f"found {part}, but the parts of a unit are counted from 0")
     terms, bias = _linear(row) if schema is LINEAR else (_described(row, schema, as_published), 0.0)
     return Explanation(
         unit=Unit(layer, number - schema.first, part),
@@ -171,7 +197,7 @@ def noted_columns(columns: Sequence[str], rows: Sequence[TableRow], schema: Sche
     Linear and plain tables may carry any columns beside their own: those all of whose cells are numbers are kept.
     """
     kept = dict(schema.notes)
-    own = {"layer", "part", "evidence", "made_by", *schema.needs}
+    own = {*OWN, *schema.needs}
     for column in columns:
         if column in own or re.fullmatch(r"(weight|concept)\d+|Unnamed.*|", column):
             continue
@@ -192,11 +218,16 @@ def _is_number(row: TableRow, column: str) -> bool:
 def _linear(row: TableRow) -> tuple[tuple[tuple[str, float], ...], float]:
     terms = []
     slot = 0
+    unused: int | None = None
     while f"weight{slot}" in row.cells:
         weight, concept = row.number_or_nan(f"weight{slot}"), row.cells[f"concept{slot}"]
         # Unused slots are 0 in both columns, 0.0 once through pandas. A weight tells that a concept is really named 0.
         if concept in ("0", "0.0", "") and (weight == 0 or math.isnan(weight)):
-            break
+            unused = slot if unused is None else unused
+            slot += 1
+            continue
+        if unused is not None:
+            raise row.wrong(f"weight{unused}", f"slot {unused} is empty, but slot {slot} after it is not")
         if concept == "":
             raise row.wrong(f"concept{slot}", "there is a weight but no concept")
         terms.append((concept, row.number(f"weight{slot}")))

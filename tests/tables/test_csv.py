@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from neuronx.errors import UserError
 from neuronx.store.cache import write_atomic
-from neuronx.tables.csv import read_csv, write_csv
+from neuronx.tables.csv import any_case, read_csv, write_csv
 
 
 def test_write_atomic_replaces_the_file_and_leaves_nothing_else(tmp_path):
@@ -76,6 +76,16 @@ def test_any_line_ending_and_byte_order_mark_is_read(tmp_path, ending, mark):
         (b"a,b\n1,red, green\n", "line 2: 3 cells for 2 columns, the first too many is ` green`; text with commas"),
         (b'a,b\n1,"red\n', "line 2: not a comma separated table"),
         (b"a,b\n1,\xff\n", r"not UTF-8 text \(byte 6\)"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16 text"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "NUL, as UTF-16 does"),
+        (b"PK\x03\x04\xff", "as a spreadsheet is"),
+        (b"a;b\n1,5;2\n", "separated by semicolons; save it separated by commas, with a point in decimals"),
+        (b"a\tb\n1\t2\n", "separated by tabs"),
+        (b"a|b\n1|2\n", "separated by vertical bars"),
+        (b'"x,y";b\n1;2\n', "separated by semicolons"),
+        (b"sep=;\na;b\n1;2\n", "separated by semicolons"),
+        (b'"sep=\t"\r\na\tb\n', "separated by tabs"),
+        (b"a,b\n1,0,5\n", "line 2: 3 cells for 2 columns.*decimals a point"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_said_with_its_place(tmp_path, content, message):
@@ -83,6 +93,24 @@ def test_what_is_wrong_in_a_table_is_said_with_its_place(tmp_path, content, mess
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_csv(path)
+
+
+def test_what_spreadsheets_add_is_no_part_of_a_table(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbfsep=,\r\nUnit, Description \r\n0,dog\r\n,\r\n1,"cat; or dog"\r\n , \r\n')
+    columns, rows = read_csv(path, any_case("unit", "description", "neither"))
+    assert columns == ["unit", "description"]
+    assert [(row.line, *row.cells.values()) for row in rows] == [(3, "0", "dog"), (5, "1", "cat; or dog")]
+
+
+def test_a_column_that_stands_in_two_spellings_is_refused(tmp_path):
+    with pytest.raises(UserError, match="column `unit` twice"):
+        read_csv(write_csv(tmp_path / "a.csv", ["unit", "UNIT"], [[1, 2]]), any_case("unit"))
+
+
+def test_a_header_without_rows_is_a_table_where_that_is_allowed(tmp_path):
+    path = write_csv(tmp_path / "a.csv", ["unit", "UNIT"], [])
+    assert read_csv(path, may_be_empty=True) == (["unit", "UNIT"], [])
 
 
 def test_a_missing_file_and_a_folder_are_mistakes_of_the_user(tmp_path):
@@ -100,6 +128,7 @@ def test_a_missing_file_and_a_folder_are_mistakes_of_the_user(tmp_path):
         ("nan", "number", "expected a finite number"),
         ("", "number", "expected a finite number"),
         ("1.5", "whole", "expected a whole number, found `1.5`"),
+        ("-1,5", "number", "found `-1,5`; write decimals with a point"),
     ],
 )
 def test_a_bad_number_is_said_with_file_line_and_column(tmp_path, cell, read, message):

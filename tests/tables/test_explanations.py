@@ -228,3 +228,40 @@ def test_layers_are_dotted():
     assert dotted("encoder.layers.encoder_layer_11.mlp[1]") == "encoder.layers.encoder_layer_11.mlp.1"
     assert dotted("features[43]") == "features.43"
     assert dotted("[0]") == "0"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("sim correlation", "9", "line 2: expected a number from -1 to 1 as sim correlation, found 9"),
+        ("sim correlation", "-inf", "line 2: expected a number from -1 to 1 as sim correlation, found -inf"),
+        ("sim ablation(optim)", "1.5", "expected a number up to 1 as"),
+        ("similarity", "inf", "expected a number as similarity, found inf"),
+    ],
+)
+def test_scores_that_cannot_be_are_refused_with_their_line(tmp_path, column, value, message):
+    path = write_atomic(tmp_path / "a.csv", f"layer,unit,description,{column}\nfc,0,red,{value}\n".encode())
+    with pytest.raises(UserError, match=rf"a\.csv, {message}" if message.startswith("line") else message):
+        read_files(path)
+
+
+def test_scores_at_the_ends_of_their_range_are_read(tmp_path):
+    rows = "layer,unit,description,sim correlation,sim ablation(norm)\nfc,0,red,-1,-30\nfc,1,red,1.00001,1\n"
+    (file,) = read_files(write_atomic(tmp_path / "a.csv", rows.encode()))
+    assert file.lines == (2, 3)
+
+
+@pytest.mark.parametrize("parts", [["7"], ["0"], ["0", "2"], ["1", "2"]])
+def test_parts_of_units_that_are_not_split_are_refused_with_their_line(tmp_path, parts):
+    rows = "".join(f"fc,3,red,{part}\n" for part in parts)
+    path = write_atomic(tmp_path / "a.csv", f"layer,unit,description,part\nfc,0,blue,\n{rows}".encode())
+    with pytest.raises(UserError, match=rf"a\.csv, line 3, column `part`: fc:3/{parts[0]} is a part of a unit that is"):
+        read_files(path)[0].check(10)
+
+
+def test_evidence_beyond_the_images_is_refused_with_its_line(tmp_path):
+    rows = "layer,unit,description,part,evidence\nfc,0,blue,1,9\nfc,0,blue,0,\nfc,1,red,,3;10\n"
+    (file,) = read_files(write_atomic(tmp_path / "a.csv", rows.encode()))
+    file.check(11)
+    with pytest.raises(UserError, match=r"a\.csv, line 4, column `evidence`: there is no image 10, .* 10, 0 to 9"):
+        file.check(10)

@@ -203,6 +203,12 @@ BAD = [
     (LINEAR + "0,.5,1,dog,,cat,.1\n", "line 2, column `weight1`: expected a finite number"),
     (LINEAR + "0,high,1,dog,0,0,.1\n", "line 2, column `val correlation`: expected a number, found `high`"),
     (LINEAR + "0,.5,1,dog,0,0,\n", "line 2, column `bias`"),
+    ("unit,weight0,concept0,weight2,concept2,bias\n0,1,a,2,b,0\n", "line 1: there are no columns `weight1` and `conc"),
+    (LINEAR + "0,.5,0,0,1,dog,.1\n", "line 2, column `weight0`: slot 0 is empty, but slot 1 after it is not"),
+    (
+        "unit,description,part\n0,dog,-1\n",
+        "line 2, column `part`: found -1, but the parts of a unit are counted from 0",
+    ),
     ("unit,description\nsix,dog\n", "line 2, column `unit`: expected a number, found `six`"),
     ("unit,description\n-1,dog\n", "line 2, column `unit`: found -1, but plain tables count units from 0"),
     ("unit,category,label,score\n0,part,arm,.1\n", "Network Dissection tables count units from 1"),
@@ -238,3 +244,12 @@ def test_unused_slots_in_every_published_spelling_end_an_explanation(tmp_path):
     rows = ["0,.5,2.5,dog,0,0,.1", "1,.5,2.5,dog,0.0,0,.1", "2,.5,2.5,dog,0.0,0.0,.1", "3,.5,2.5,dog,,,.1"]
     path = write_atomic(tmp_path / "a.csv", (LINEAR + "\n".join(rows)).encode())
     assert {one.terms for one in read_explanations(path, "x")} == {(("dog", 2.5),)}
+
+
+def test_columns_in_capitals_are_those_of_the_layout(tmp_path):
+    linear = b"Layer,UNIT,Val Correlation,Weight0,Concept0,BIAS,Evidence,Sim Correlation\nfc,0,.5,2,Dog,.1,3;4,.25\n"
+    (found,) = read_explanations(write_atomic(tmp_path / "a.csv", linear))
+    assert (found.unit, found.terms, found.bias, found.evidence) == (Unit("fc", 0), (("Dog", 2.0),), 0.1, (3, 4))
+    assert dict(found.notes) == {"val correlation": 0.5, "sim correlation": 0.25}
+    dnd = b"neuron id,label 1\n7,dog\n"
+    assert read_explanations(write_atomic(tmp_path / "b.csv", dnd), "fc")[0].unit == Unit("fc", 7)

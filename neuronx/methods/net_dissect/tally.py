@@ -19,7 +19,7 @@ from torch import Tensor
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import UserError, unknown
 from neuronx.recording.maps import upsampled
-from neuronx.tables.csv import TableRow, read_csv
+from neuronx.tables.csv import TableRow, any_case, read_csv
 from neuronx.types import Cell
 
 DENOMINATORS = ("annotated", "hit", "all")
@@ -335,7 +335,7 @@ def read_tally(path: str | Path) -> list[Dissected]:
     Raises:
         UserError: For a table of another layout, or a cell that is not what it should be, with file, line and column.
     """
-    columns, rows = read_csv(path)
+    columns, rows = read_csv(path, any_case("unit", "category", "label", "score"))
     kinds = [column.removesuffix("-label") for column in columns if column.endswith("-label")]
     kinds = [kind for kind in kinds if all(f"{kind}-{field}" in columns for field in FIELDS)]
     for column in ("unit", "category", "label", "score"):
