@@ -61,15 +61,19 @@ def exemplars(maps: Tensor, layer: str, k: int = 3, quantile: float = 0.8) -> Ex
     flat = maps.reshape(*maps.shape[:2], -1)
     peaks, places = flat.max(2)
     order = torch.sort(peaks, dim=0, descending=True, stable=True).indices[:k]
+    values = peaks.gather(0, order).T.contiguous()
     return Exemplars(
         units=tuple(Unit(layer, index) for index in range(maps.shape[1])),
         rows=order.T.contiguous(),
-        peaks=peaks.gather(0, order).T.contiguous(),
+        values=values,
+        peaks=values,
         places=places.gather(0, order).T.contiguous(),
         thresholds=flat.transpose(0, 1).flatten(1).quantile(quantile, 1),
         quantile=quantile,
         grid=tuple(maps.shape[2:]) if maps.ndim == 4 else None,
         images=len(maps),
+        ties=(peaks == peaks.amax(0)).sum(0),
+        pool={"1": "avg", "3": "patch", "5": "none"}[layer],
     )
 
 

@@ -10,17 +10,22 @@ from lightning import Trainer
 from torch import Tensor
 
 from neuronx.data.probe import Probe
-from neuronx.errors import UserError
+from neuronx.errors import UserError, unknown
 from neuronx.recording.forward_pass import Collector, collect, visit_outputs
 from neuronx.recording.maps import on_grid
 from neuronx.recording.record import Recorder, gates_of, identity, record, say_broken, with_parts, without_parts
-from neuronx.recording.tally import LayerTally, merge
+from neuronx.recording.tally import LayerTally, merge, strongest
 from neuronx.store.cache import Contents, Entry, entry, open_or_draft, packed
 from neuronx.store.processes import on_first, start
 from neuronx.targets.target import Target
 from neuronx.types import Activations, Plain, TrainerFactory, Unit
 
 TAIL_MB = 64
+VERSION = 2
+"""Of what the store holds; 1 broke ties by the order of the data."""
+
+RANKED_BY = ("peak", "pool")
+"""What ranks images: the unit's largest activation at any position, or the one number that the layer's pooling makes."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +34,50 @@ class Exemplars:
 
     Attributes:
         units: The K units of the whole layer, in column order.
-        rows: (K, k) int64, the images of largest peak, strongest first, ties by smaller row.
+        rows: (K, k) int64, the images of largest value, strongest first; of equal values the larger pooled activation
+            comes first, then lots are drawn, always the same.
+        values: (K, k) float32, by which images are ranked; see `ranking`.
         peaks: (K, k) float32, the largest activation over all positions of the image.
         places: (K, k) int64, where the peak is: y * w + x in the grid; 0 where there is no grid, -1 for parts of units.
         thresholds: (K,) float32, the activations' `quantile` over all positions of all images looked at, interpolated
             linearly as `torch.quantile` does.
         quantile: Of the thresholds, in (0, 1).
-        grid: (h, w) of the layer's maps or patch tokens; None for one number an image, where the whole image counts.
+        grid: (h, w) of the layer's maps or patch tokens; None for one number an image, where the whole image counts, as
+            for the class token (pool=first).
         images: How many images were looked at.
+        ties: (K,) int64, how many of these share the largest value.
+        pool: How the layer's output becomes one number, which is explained and scored.
+        by: What ranks images, of `RANKED_BY`.
         broken: Units that are NaN or infinite on some image, as columns: their peaks are 0, and they never fire.
     """
 
     units: tuple[Unit, ...]
     rows: Tensor
+    values: Tensor
     peaks: Tensor
     places: Tensor
     thresholds: Tensor
     quantile: float
     grid: tuple[int, int] | None
     images: int
+    ties: Tensor
+    pool: str
+    by: str = "peak"
     broken: tuple[int, ...] = ()
+
+    @property
+    def ranking(self) -> str:
+        """What ranks the images, in words."""
+        if self.pool == "first":
+            return "class token"
+        if self.grid is None:
+            return "activation"
+        return "peak" if self.by == "peak" or self.pool == "max" else f"{'patch ' * (self.pool == 'patch')}mean"
+
+    @property
+    def saturated(self) -> Tensor:
+        """(K,) bool: at least k images share the largest value, so that it does not say which are the exemplars."""
+        return (self.ties >= max(2, self.rows.shape[1])) & (self.values[:, 0] != 0)
 
     @property
     def layer(self) -> str:
@@ -64,6 +93,7 @@ def find_exemplars(
     *,
     k: int = 15,
     quantile: float = 0.99,
+    by: str = "peak",
     rows: Tensor | None = None,
     batch_size: int | None = None,
     tail_mb: float = TAIL_MB,
@@ -78,9 +108,11 @@ def find_exemplars(
         target: The network.
         probe: The images.
         trainer: Makes the trainer whose `predict` runs the pass.
-        layers: Names; the target's own by default.
+        layers: Names, or layer -> pooling; the target's own by default.
         k: Exemplars of each unit.
         quantile: Of the thresholds, in (0, 1): 0.99 in MILAN, 0.995 in Network Dissection.
+        by: What ranks the images: the unit's `peak` over positions (MILAN, Network Dissection), or its activation as
+            the layer is pooled (`pool`). With pool=first it is the class token, whatever is asked for here.
         rows: The images looked at; train and val by default, since methods see no test images.
         batch_size: Images at a time; the probe's own by default.
         tail_mb: Megabytes of values in memory, for all layers of a process together, beside those of one batch.
@@ -94,7 +126,7 @@ def find_exemplars(
     """
     runner = trainer()
     names = target.layers if layers is None else layers
-    finder = Finder(target, probe, runner, names, k=k, quantile=quantile, rows=rows, tail_mb=tail_mb)
+    finder = Finder(target, probe, runner, names, k=k, quantile=quantile, by=by, rows=rows, tail_mb=tail_mb)
     if finder.layers:
         collect(target, probe, runner, [finder], finder.rows, batch_size)
     return exemplars_with_parts(finder.finish(runner), target, probe, trainer, finder.rows)
@@ -108,6 +140,7 @@ def observe(
     *,
     k: int = 15,
     quantile: float = 0.99,
+    by: str = "peak",
     rows: Tensor | None = None,
     batch_size: int | None = None,
     tail_mb: float = TAIL_MB,
@@ -124,6 +157,7 @@ def observe(
         layers: Layer -> pooling; the target's own by default.
         k: As in `find_exemplars`.
         quantile: As in `find_exemplars`.
+        by: As in `find_exemplars`.
         rows: The images that may be exemplars and count for thresholds; train and val by default.
         batch_size: Images at a time; the probe's own by default.
         tail_mb: As in `find_exemplars`.
@@ -136,7 +170,7 @@ def observe(
     """
     runner = trainer()
     recorder = Recorder(target, probe, runner, layers, batch_size)
-    finder = Finder(target, probe, runner, recorder.poolings, k=k, quantile=quantile, rows=rows, tail_mb=tail_mb)
+    finder = Finder(target, probe, runner, recorder.poolings, k=k, quantile=quantile, by=by, rows=rows, tail_mb=tail_mb)
     collectors: list[Collector] = [collector for collector in (recorder, finder) if collector.layers]
     if collectors:
         collect(target, probe, runner, collectors, None if recorder.layers else finder.rows, batch_size)
@@ -145,43 +179,6 @@ def observe(
         with_parts(recorded, target, probe, trainer),
         exemplars_with_parts(exemplars, target, probe, trainer, finder.rows),
     )
-
-
-def whole_images(
-    target: Target,
-    probe: Probe,
-    trainer: TrainerFactory,
-    layers: Mapping[str, str],
-    *,
-    k: int = 15,
-    quantile: float = 0.99,
-) -> dict[str, Exemplars]:
-    """The images of train and val on which each unit's pooled activation is largest; no place in them counts.
-
-    Args:
-        target: The network.
-        probe: The images.
-        trainer: Makes the trainer of the pass.
-        layers: Layer -> pooling.
-        k: Images of each unit; all if there are fewer.
-        quantile: Of the thresholds, over images.
-
-    Raises:
-        UserError: As `record`.
-    """
-    rows = probe.split("train", "val")
-    found = {}
-    for layer, one in record(target, probe, trainer, dict(layers)).items():
-        values = one.values[rows]
-        # Stable, so that of equals the smaller row is first.
-        best = values.argsort(dim=0, descending=True, stable=True)[:k]
-        thresholds = torch.cat([part.quantile(quantile, dim=0) for part in values.split(1024, 1)])
-        peaks = values.gather(0, best).T.contiguous()
-        places = torch.zeros_like(best.T)
-        found[layer] = Exemplars(
-            one.units, rows[best].T, peaks, places, thresholds, quantile, None, len(rows), one.broken
-        )
-    return found
 
 
 def exemplars_with_parts(
@@ -203,17 +200,20 @@ def exemplars_with_parts(
         if not target.parts or layer not in target.parts:
             continue
         units, gates = gates_of(target, layer, probe, trainer)
-        how = "none" if one.grid is None else "max"
-        peaks = record(without_parts(target), probe, trainer, {layer: how})[layer].values
+        how = one.pool if one.grid is None or one.by == "pool" else "max"
+        activations = record(without_parts(target), probe, trainer, {layer: how})[layer].values
         of = torch.tensor([unit.index for unit in units])
-        shares = peaks[rows][:, of] * gates[rows]
-        best = shares.argsort(dim=0, descending=True, stable=True)[: one.rows.shape[1]]
+        shares = (activations[rows][:, of] * gates[rows]).T
+        best = strongest(shares, shares, rows.expand_as(shares), one.rows.shape[1])
+        values = shares.gather(1, best)
         made[layer] = replace(
             one,
             units=one.units + units,
-            rows=torch.cat([one.rows, rows[best].T]),
-            peaks=torch.cat([one.peaks, shares.gather(0, best).T]),
-            places=torch.cat([one.places, torch.full_like(best.T, -1)]),
+            rows=torch.cat([one.rows, rows[best]]),
+            values=torch.cat([one.values, values]),
+            peaks=torch.cat([one.peaks, values]),
+            places=torch.cat([one.places, torch.full_like(best, -1)]),
+            ties=torch.cat([one.ties, (shares == values[:, :1]).sum(1)]),
             thresholds=torch.cat([one.thresholds, one.thresholds[of]]),
             broken=(*one.broken, *(len(one.units) + at for at, unit in enumerate(units) if unit.index in one.broken)),
         )
@@ -295,7 +295,7 @@ def _sum(maps: Tensor, runner: Trainer) -> Tensor:
 
 
 class Finder:
-    """The collector of what excites the units of several layers; see `find_exemplars`.
+    """The collector of what excites the units of several layers (names, or layer -> pooling); see `find_exemplars`.
 
     `of` is what the values that it is given depend on besides the layer, where they are not its activations.
     """
@@ -311,6 +311,7 @@ class Finder:
         quantile: float,
         rows: Tensor | None,
         tail_mb: float,
+        by: str = "peak",
         of: Mapping[str, Plain] | None = None,
     ) -> None:
         self.rows = probe.split("train", "val") if rows is None else rows.unique()
@@ -318,21 +319,35 @@ class Finder:
         self.target, self.k, self.quantile, self.budget = target, k, quantile, tail_mb * 1e6
         self.wanted = torch.zeros(len(probe), dtype=torch.bool)
         self.wanted[self.rows] = True
+        if by not in RANKED_BY:
+            raise unknown("ranking of exemplars", str(by), RANKED_BY)
         facts: dict[str, Plain] = {
             "rows": hashlib.sha256(self.wanted.numpy().tobytes()).hexdigest(),
             "k": k,
             "quantile": quantile,
+            "version": VERSION,
         }
         facts |= {"prefix": target.prefix_tokens, **(of or {})}
-        self.layers_asked = list(map(target.canonical, layers))
+        own = layers if isinstance(layers, Mapping) else target.layers
+        self.pools = {
+            target.canonical(layer): own.get(layer, own.get(target.canonical(layer), "avg")) for layer in layers
+        }
+        # There is one number only to rank by, or it is the peak.
+        self.by = {layer: "pool" if pool in ("first", "max", "none") else by for layer, pool in self.pools.items()}
         start(runner)
 
         def places() -> dict[str, Entry]:
-            keys = {layer: identity(target, layer, probe, runner) | facts for layer in self.layers_asked}
+            keys: dict[str, dict[str, Plain]] = {
+                layer: identity(target, layer, probe, runner) | facts | {"pool": pool, "by": self.by[layer]}
+                for layer, pool in self.pools.items()
+            }
             return {layer: entry("exemplars", key) for layer, key in keys.items()}
 
         self.published, drafts = open_or_draft(places)
-        self.tallies = {layer: LayerTally(draft, self.wanted, k, quantile) for layer, draft in drafts.items()}
+        self.tallies = {
+            layer: LayerTally(draft, self.wanted, k, quantile, self.pools[layer], self.by[layer])
+            for layer, draft in drafts.items()
+        }
 
     @property
     def layers(self) -> Collection[str]:
@@ -363,7 +378,7 @@ class Finder:
         """Publishes what all processes have found, and reads all layers asked for."""
         if self.tallies:
             self.published |= on_first(self._merge)
-        return {layer: _read(layer, self.published[layer]) for layer in self.layers_asked}
+        return {layer: _read(layer, pool, self.by[layer], self.published[layer]) for layer, pool in self.pools.items()}
 
     def _merge(self) -> dict[str, Contents]:
         found = {}
@@ -371,7 +386,8 @@ class Finder:
             head, thresholds = merge(tally.draft, self.wanted, self.k, self.quantile)
             broken = head.broken.nonzero().flatten().tolist()
             say_broken(self.target, layer, broken, len(head.broken))
-            tensors = {"rows": head.rows, "peaks": head.peaks, "places": head.places, "thresholds": thresholds}
+            tensors = {name: getattr(head, name) for name in ("rows", "values", "peaks", "places", "ties")}
+            tensors["thresholds"] = thresholds
             facts: dict[str, Plain] = {"target": self.target.name, "layer": layer, "images": len(self.rows)}
             facts |= {"grid": head.grid.tolist() or None, "quantile": self.quantile, "broken": broken}
             found[layer] = tally.draft.publish(packed(tensors), **facts)
@@ -387,14 +403,13 @@ def _check(rows: Tensor, images: int, k: int, quantile: float) -> None:
         raise UserError(f"k={k} exemplars of each unit cannot be found among {len(rows)} images.")
 
 
-def _read(layer: str, contents: Contents) -> Exemplars:
+def _read(layer: str, pool: str, by: str, contents: Contents) -> Exemplars:
     tensors, facts = contents.tensors(), cast("dict[str, Any]", contents.facts)
     return Exemplars(
         units=tuple(Unit(layer, index) for index in range(len(tensors["rows"]))),
-        rows=tensors["rows"],
-        peaks=tensors["peaks"],
-        places=tensors["places"],
-        thresholds=tensors["thresholds"],
+        **tensors,
+        pool=pool,
+        by=by,
         quantile=facts["quantile"],
         grid=tuple(facts["grid"]) if facts["grid"] else None,
         images=facts["images"],

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from neuronx.errors import UserError
-from neuronx.recording.maps import on_grid
+from neuronx.recording.maps import on_grid, pooled
 from neuronx.store.cache import Draft
 from neuronx.store.processes import on_first
 
@@ -172,9 +172,12 @@ class PartHead:
     Attributes:
         seen: (N,) bool, the rows.
         floor: (K,) float32, which the values left out of the tails do not exceed.
-        rows: (K, <=k) int64, the images of largest peak, strongest first, ties by smaller row.
-        peaks: (K, <=k) float32.
-        places: (K, <=k) int64.
+        rows: (K, <=k) int64, the images of largest value, in the order of `strongest`.
+        values: (K, <=k) float32, by which images are ranked.
+        pooled: (K, <=k) float32, by which images of equal values are.
+        peaks: (K, <=k) float32, the largest over positions.
+        places: (K, <=k) int64, where the peaks are.
+        ties: (K,) int64, how many images have the largest value.
         grid: (2,) int64, or (0,) for a layer without.
         broken: (K,) bool, the units that are NaN or infinite somewhere.
     """
@@ -182,26 +185,31 @@ class PartHead:
     seen: Tensor
     floor: Tensor
     rows: Tensor
+    values: Tensor
+    pooled: Tensor
     peaks: Tensor
     places: Tensor
+    ties: Tensor
     grid: Tensor
     broken: Tensor
 
     def joined(self, other: "PartHead", k: int) -> "PartHead":
         """Of the rows of both, which share none."""
-        peaks, rows, places = (
-            torch.cat([getattr(self, name), getattr(other, name)], 1) for name in ("peaks", "rows", "places")
-        )
-        best = strongest(peaks, rows, k)
+        whole = {name: torch.cat([getattr(self, name), getattr(other, name)], 1) for name in OF_IMAGES}
+        best = strongest(whole["values"], whole["pooled"], whole["rows"], k)
+        kept = {name: tensor.gather(1, best) for name, tensor in whole.items()}
         return PartHead(
             seen=self.seen | other.seen,
             floor=self.floor.maximum(other.floor),
-            rows=rows.gather(1, best),
-            peaks=peaks.gather(1, best),
-            places=places.gather(1, best),
+            ties=self.tied(kept["values"][:, :1]) + other.tied(kept["values"][:, :1]),
             grid=self.grid,
             broken=self.broken | other.broken,
+            **kept,
         )
+
+    def tied(self, largest: Tensor) -> Tensor:
+        """How many of these images have the value `largest` (K, 1), which none exceeds: (K,) int64."""
+        return self.ties * (self.values[:, :1] == largest).any(1)
 
 
 @dataclass(frozen=True)
@@ -224,10 +232,33 @@ class Part:
                 yield torch.from_numpy(piece["unit"].copy()), torch.from_numpy(piece["value"].copy())
 
 
-def strongest(peaks: Tensor, rows: Tensor, k: int) -> Tensor:
-    """Where the k largest of peaks (K, n) are, largest first, ties by smaller row (K, n): (K, min(k, n)) int64."""
-    key = ordered(peaks) << 32 | 2**32 - 1 - rows
-    return key.topk(min(k, peaks.shape[1]), dim=1).indices
+OF_IMAGES = ("rows", "values", "pooled", "peaks", "places")
+"""What a head knows of each unit's strongest images."""
+
+
+def strongest(values: Tensor, pooled: Tensor, rows: Tensor, k: int) -> Tensor:
+    """Where the k largest of values (K, n) are, largest first: (K, min(k, n)) int64.
+
+    Of equal values those with the larger `pooled` (K, n) come first, and of these the images, `rows` (K, n), in the
+    order of their lots: never in the order of the data, which is often sorted by class.
+    """
+    drawn = lots(rows, torch.arange(len(values))[:, None]).argsort(1)
+    key = ordered(values) << 32 | ordered(pooled) + 2**31
+    return drawn.gather(1, key.gather(1, drawn).sort(dim=1, descending=True, stable=True).indices[:, :k])
+
+
+def lots(rows: Tensor, units: Tensor, seed: int = 0) -> Tensor:
+    """A number below 2^32 for each image and unit, as if it were drawn, but always the same: int64.
+
+    No two images of a unit have the same, since each step of the hash (Murmur3's last) can be undone.
+    """
+    return _hashed(rows ^ _hashed(units + seed + 1))
+
+
+def _hashed(numbers: Tensor) -> Tensor:
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        numbers = (numbers ^ numbers >> shift) * factor & 0xFFFFFFFF
+    return numbers ^ numbers >> 16
 
 
 def write_part(draft: Draft, head: PartHead, pairs: Iterable[Pairs]) -> Part:
@@ -284,10 +315,12 @@ class LayerTally:
         wanted: (N,) bool, the rows that count.
         k: Exemplars of each unit.
         quantile: Of the threshold.
+        pool: How an image becomes one number. `first` looks at the first token only, which has no position.
+        by: Images are ranked by their `peak` over positions, or by this number (`pool`).
     """
 
-    def __init__(self, draft: Draft, wanted: Tensor, k: int, quantile: float) -> None:
-        self.draft, self.wanted, self.k, self.quantile = draft, wanted, k, quantile
+    def __init__(self, draft: Draft, wanted: Tensor, k: int, quantile: float, pool: str, by: str) -> None:
+        self.draft, self.wanted, self.k, self.quantile, self.pool, self.by = draft, wanted, k, quantile, pool, by
         self.left = wanted.clone()
         self.adopted: list[Tensor] = []
         self.parts: list[Part] = []
@@ -315,16 +348,17 @@ class LayerTally:
         if not bool(picked.any()):
             self.latest = None
             return
-        grid, values = _positions(output, prefix)
+        whole = pooled(output, self.pool, prefix)
+        grid, values = ([], whole[:, None]) if self.pool == "first" else _positions(output, prefix)
         if not bool(picked.all()):
-            values = values[picked.to(values.device)]
+            values, whole = values[picked.to(values.device)], whole[picked.to(values.device)]
         head = self.head or self._blank(values.shape[2], grid)
         if head.grid.tolist() != grid:
             raise UserError(f"its grid is {head.grid.tolist()} on some images and {grid} on others; use one image size")
         side = self._side(grid)
         signed = values if side.sign == 1 else -values
         tail = list(above(signed.flatten(0, 1), head.floor.to(values.device)))
-        self.latest = _extended(head, values, rows[picked], self.k), tail
+        self.latest = _extended(head, values, whole, rows[picked], self.k, self.by), tail
 
     def confirm(self) -> None:
         """What was added last is final."""
@@ -370,13 +404,20 @@ class LayerTally:
         floor = reduce(torch.maximum, self.adopted, torch.full((units,), -torch.inf))
         none = torch.empty(units, 0, dtype=torch.int64)
         nowhere, sound = torch.zeros_like(self.wanted), torch.zeros(units, dtype=torch.bool)
-        return PartHead(nowhere, floor, none, none.float(), none, torch.tensor(grid, dtype=torch.int64), sound)
+        return PartHead(
+            seen=nowhere,
+            floor=floor,
+            ties=torch.zeros(units, dtype=torch.int64),
+            grid=torch.tensor(grid, dtype=torch.int64),
+            broken=sound,
+            **{name: none if name in ("rows", "places") else none.float() for name in OF_IMAGES},
+        )
 
 
 def merge(draft: Draft, wanted: Tensor, k: int, quantile: float) -> tuple[PartHead, Tensor]:
     """Brings the parts of all processes and earlier runs together: (what was found, thresholds (K,) float32).
 
-    Broken units never fire: their peaks are 0, in the first images, and their thresholds infinite.
+    Broken units never fire: their peaks are 0, in images drawn by lot, and their thresholds infinite.
 
     Raises:
         UserError: Somebody removed parts.
@@ -391,24 +432,29 @@ def merge(draft: Draft, wanted: Tensor, k: int, quantile: float) -> tuple[PartHe
     other = need if side.other == side.need else next_larger(_stream(parts), need, side.need)
     thresholds = side.quantile(need, other)
     if bool(head.broken.any()):
-        first = wanted.nonzero()[: head.rows.shape[1], 0]
-        head.rows[head.broken], head.peaks[head.broken], head.places[head.broken] = first, 0.0, 0
-        thresholds[head.broken] = torch.inf
+        units, rows = head.broken.nonzero()[:, 0], wanted.nonzero()[:, 0]
+        head.rows[units] = rows[lots(rows, units[:, None]).argsort(1)[:, : head.rows.shape[1]]]
+        for zeroed in (head.values, head.pooled, head.peaks, head.places, head.ties):
+            zeroed[units] = 0
+        thresholds[units] = torch.inf
     return head, thresholds
 
 
-def _extended(head: PartHead, values: Tensor, rows: Tensor, k: int) -> PartHead:
-    """What is known after a batch of values (B, P, K) of rows (B,) too."""
-    batch = values.amax(1).T.cpu() + 0.0  # -0.0 would sort below 0.0
-    peaks = torch.cat([head.peaks, batch], 1)
-    images = torch.cat([head.rows, rows.expand_as(batch)], 1)
-    places = torch.cat([head.places, torch.zeros_like(batch, dtype=torch.int64)], 1)
-    best = strongest(peaks, images, k)
+def _extended(head: PartHead, values: Tensor, whole: Tensor, rows: Tensor, k: int, by: str) -> PartHead:
+    """What is known after a batch of values (B, P, K), pooled (B, K), of rows (B,) too."""
+    peaks, means = (found.T.cpu() + 0.0 for found in (values.amax(1), whole))  # -0.0 would sort below 0.0
+    ranked = peaks if by == "peak" else means
+    batch = {"rows": rows.expand_as(peaks), "values": ranked, "pooled": means, "peaks": peaks}
+    batch["places"] = torch.zeros_like(peaks, dtype=torch.int64)
+    joined = {name: torch.cat([getattr(head, name), batch[name]], 1) for name in OF_IMAGES}
+    best = strongest(joined["values"], joined["pooled"], joined["rows"], k)
     # Where a peak is matters for few of them only.
     units, ranks = (best >= head.peaks.shape[1]).nonzero(as_tuple=True)
     columns = best[units, ranks]
     numbers = (columns - head.peaks.shape[1]).to(values.device)
-    places[units, columns] = values[numbers, :, units.to(values.device)].max(1).indices.cpu()
+    joined["places"][units, columns] = values[numbers, :, units.to(values.device)].max(1).indices.cpu()
+    kept = {name: tensor.gather(1, best) for name, tensor in joined.items()}
+    first = kept["values"][:, :1]
     seen = head.seen.clone()
     seen[rows] = True
     broken = head.broken
@@ -417,11 +463,10 @@ def _extended(head: PartHead, values: Tensor, rows: Tensor, k: int) -> PartHead:
     return PartHead(
         seen=seen,
         floor=head.floor,
-        rows=images.gather(1, best),
-        peaks=peaks.gather(1, best),
-        places=places.gather(1, best),
+        ties=head.tied(first) + (ranked == first).sum(1),
         grid=head.grid,
         broken=broken,
+        **kept,
     )
 
 

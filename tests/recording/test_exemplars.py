@@ -18,7 +18,7 @@ from neuronx.targets.dictionary import Dictionary
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
-FIELDS = ("rows", "peaks", "places", "thresholds")
+FIELDS = ("rows", "values", "peaks", "places", "ties", "thresholds")
 
 
 class Tokens(nn.Module):
@@ -35,7 +35,7 @@ class Tokens(nn.Module):
 
 
 def outputs(target, probe, trainer, layers, rows=None):
-    """Layer -> values (N, K, positions) of the whole data, by a pass of its own."""
+    """Layer -> values (N, K, positions) of the whole data, without tokens that are no patches, by a pass of its own."""
     rows = probe.split("train", "val") if rows is None else rows
     seen = {layer: [] for layer in layers}
 
@@ -49,6 +49,17 @@ def outputs(target, probe, trainer, layers, rows=None):
     return {layer: torch.cat(values) for layer, values in seen.items()}
 
 
+def lot(row, unit):
+    """Murmur3's finaliser, in plain integers."""
+
+    def hashed(number):
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            number = (number ^ (number >> shift)) * factor % 2**32
+        return number ^ (number >> 16)
+
+    return hashed(row ^ hashed(unit + 1))
+
+
 def check(found, values, rows, k, quantile):
     """Against the whole arrays (N, K, positions), one unit at a time."""
     wide = values.transpose(0, 1).flatten(1)
@@ -56,10 +67,13 @@ def check(found, values, rows, k, quantile):
     # In float32, torch.quantile rounds the rank.
     torch.testing.assert_close(found.thresholds, torch.quantile(wide, quantile, dim=1), atol=1e-4, rtol=1e-4)
     for unit in range(values.shape[1]):
-        peaks = values[:, unit].amax(1)
-        order = sorted(range(len(rows)), key=lambda i, peaks=peaks: (-float(peaks[i]), int(rows[i])))[:k]
+        peaks, means = values[:, unit].amax(1), values[:, unit].mean(1)
+        keys = [(-float(p), -float(m), lot(int(row), unit)) for p, m, row in zip(peaks, means, rows, strict=True)]
+        order = sorted(range(len(rows)), key=keys.__getitem__)[:k]
         assert found.rows[unit].tolist() == rows[order].tolist()
         assert torch.equal(found.peaks[unit], peaks[order])
+        assert torch.equal(found.values[unit], peaks[order])
+        assert found.ties[unit] == (peaks == peaks.max()).sum()
         at = values[order, unit].gather(1, found.places[unit][:, None]).squeeze(1)
         assert torch.equal(at, found.peaks[unit])
         assert found.places[unit].tolist() == [int((values[i, unit] == peaks[i]).nonzero()[0]) for i in order]
@@ -81,27 +95,81 @@ def test_exemplars_and_thresholds_are_those_of_the_whole_arrays(job, trainer, mo
 
 def test_patches_are_positions_and_the_class_token_is_none(job, trainer):
     torch.manual_seed(1)
-    target = Target("vit", Tokens(), Preprocess(), {"out": "first", "patches": "avg"}, prefix_tokens=1)
+    layers = {"out": "patch", "patches": "avg"}
+    target = Target("vit", Tokens(), Preprocess(), layers, prefix_tokens=1)
     found = find_exemplars(target, job.Noise(40), trainer, k=3, rows=torch.arange(40))
     assert found["out"].grid == found["patches"].grid == (4, 4)
+    assert found["out"].ranking == found["patches"].ranking == "peak"
     for name in FIELDS:
         assert torch.equal(getattr(found["out"], name), getattr(found["patches"], name))
-    check(
-        found["out"],
-        outputs(target, job.Noise(40), trainer, ["out"], torch.arange(40))["out"],
-        torch.arange(40),
-        3,
-        0.99,
-    )
+    values = outputs(target, job.Noise(40), trainer, ["out"], torch.arange(40))["out"]
+    check(found["out"], values, torch.arange(40), 3, 0.99)
 
 
-def test_dead_units_get_the_first_images(job, trainer):
-    target = job.small_target({"1": "avg"})
-    target.module[0].bias[2] = -100
-    target.module[0].weight[3].zero_()
-    found = find_exemplars(dataclasses.replace(target, digest=""), job.Noise(50), trainer, k=4)["1"]
-    assert found.rows[2].tolist() == found.rows[3].tolist() == [0, 1, 2, 3]
-    assert found.peaks[2].tolist() == [0] * 4 and found.places[3].tolist() == [0] * 4 and found.thresholds[2] == 0
+class Gauge(nn.Module):
+    """Tokens whose class token is small where patches are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Identity()
+
+    def forward(self, x):
+        patches = nn.functional.avg_pool2d(x, 4).flatten(2).transpose(1, 2)
+        return self.out(torch.cat([-patches.amax(1, keepdim=True), patches], 1))
+
+
+@pytest.mark.parametrize("by", ["peak", "pool"])
+def test_the_class_token_ranks_images_where_it_is_what_is_explained(job, trainer, by):
+    target, probe = Target("gauge", Gauge(), Preprocess(), {"out": "first"}, prefix_tokens=1), job.Noise(50)
+    found = find_exemplars(target, probe, trainer, k=5, quantile=0.9, by=by)["out"]
+    values, seen = record(target, probe, trainer)["out"].values, probe.split("train", "val")
+    assert found.grid is None and found.images == len(seen) and found.ranking == "class token"
+    for unit in range(3):
+        assert found.rows[unit].tolist() == sorted(seen.tolist(), key=lambda row, u=unit: -float(values[row, u]))[:5]
+        torch.testing.assert_close(found.values[unit], values[found.rows[unit], unit])
+    assert torch.equal(found.values, found.peaks)
+    torch.testing.assert_close(found.thresholds, values[seen].quantile(0.9, 0))
+    whole = find_exemplars(target, probe, trainer, {"out": "patch"}, k=5)["out"]
+    assert whole.rows[0].tolist() != found.rows[0].tolist() and whole.grid == (4, 4)
+
+
+@pytest.mark.parametrize(("pool", "ranking"), [("avg", "mean"), ("max", "peak"), ("patch", "patch mean")])
+def test_by_pool_the_number_that_is_scored_ranks_images(job, trainer, pool, ranking):
+    layers = {"out": pool} if pool == "patch" else {"patches": pool}
+    torch.manual_seed(1)
+    target, probe = Target("vit", Tokens(), Preprocess(), layers, prefix_tokens=1), job.Noise(60)
+    ((layer, found),) = find_exemplars(target, probe, trainer, k=4, by="pool").items()
+    values, seen = record(target, probe, trainer)[layer].values, probe.split("train", "val")
+    assert found.ranking == ranking and found.grid == (4, 4)
+    for unit in range(5):
+        assert found.rows[unit].tolist() == sorted(seen.tolist(), key=lambda row, u=unit: -float(values[row, u]))[:4]
+    peaks = outputs(target, probe, trainer, [layer], seen)[layer].amax(2)
+    assert torch.equal(found.peaks[0], peaks[torch.searchsorted(seen, found.rows[0]), 0])
+    same = find_exemplars(target, probe, trainer, k=4)[layer]
+    assert torch.equal(same.rows, found.rows) == (pool == "max")
+    torch.testing.assert_close(same.thresholds, found.thresholds)
+
+
+def test_ties_are_broken_by_the_mean_and_then_by_lot_and_units_that_tie_are_saturated(job, trainer):
+    def target(pool):
+        parts = [nn.Conv2d(3, 3, 3), nn.ReLU6()]
+        with torch.no_grad():
+            parts[0].weight.copy_(60 * torch.randn(parts[0].weight.shape, generator=torch.Generator().manual_seed(0)))
+            parts[0].bias.copy_(torch.tensor([0.0, 1e4, -1e4]))
+        return Target("relu6", nn.Sequential(*parts), Preprocess(), {"1": pool})
+
+    probe = job.Noise(60)
+    found, pooled = (find_exemplars(target(p), probe, trainer, k=7)["1"] for p in ("avg", "max"))
+    rows = probe.split("train", "val")
+    check(found, outputs(target("avg"), probe, trainer, ["1"])["1"], rows, 7, 0.99)
+    assert found.saturated.tolist() == pooled.saturated.tolist() == [True, True, False], "a dead unit is not saturated"
+    assert found.ties.tolist() == [len(rows)] * 3
+    by_mean = find_exemplars(target("avg"), probe, trainer, k=7, by="pool")["1"]
+    assert torch.equal(found.rows[0], by_mean.rows[0]) and not by_mean.saturated[0]
+    for unit in range(3):
+        drawn = sorted(rows.tolist(), key=lambda row, u=unit: lot(row, u))[:7]
+        assert pooled.rows[unit].tolist() == drawn != sorted(drawn)
+    assert len({tuple(row) for row in pooled.rows.tolist()}) == 3, "units that tie do not all show the same images"
 
 
 def test_one_pass_gives_activations_and_exemplars(job, trainer, monkeypatch, tmp_path):
@@ -133,6 +201,7 @@ def test_the_second_time_nothing_runs(job, trainer, monkeypatch):
     for options in (
         {"k": 4},
         {"k": 3, "quantile": 0.98},
+        {"k": 3, "by": "pool"},
         {"k": 3, "rows": torch.arange(50)},
         {"k": 3, "layers": ["2"]},
     ):
@@ -240,7 +309,7 @@ def test_a_broken_unit_leaves_the_others_as_they_are(job, trainer, own_cache, va
     found = find_exemplars(target, job.Noise(30), trainer, ["0"], tail_mb=tail_mb)["0"]
     others = [0, 1, 2, 4, 5, 6, 7]
     assert found.broken == (3,) and sound.broken == ()
-    for name in ("rows", "peaks", "places", "thresholds"):
+    for name in FIELDS:
         assert torch.equal(getattr(found, name)[others], getattr(sound, name)[others])
     assert not found.peaks[3].any() and found.thresholds[3] == float("inf") and len(set(found.rows[3].tolist())) == 15
 
@@ -264,6 +333,7 @@ class Odd(nn.Module):
         ({"quantile": 1.0}, "quantile=1.0"),
         ({"quantile": float("nan")}, "quantile=nan"),
         ({"k": 0}, "k=0"),
+        ({"k": 1, "by": "mean"}, "There is no ranking of exemplars `mean`. Nearest: peak"),
         ({"k": 41}, "k=41 exemplars of each unit cannot be found among 40 images"),
         ({"k": 1, "rows": torch.tensor([3, 50])}, "rows 3 to 50 are asked for, but the data has 50 images"),
         ({"k": 1, "rows": torch.arange(0)}, "among 0 images"),

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuronx.recording.tally import LayerTally, Side, above, largest, merge, next_larger, ordered, trimmed
+from neuronx.recording.tally import LayerTally, Side, above, largest, lots, merge, next_larger, ordered, trimmed
 from neuronx.store.cache import Draft, Entry
 from neuronx.store.processes import process
 
@@ -64,7 +64,8 @@ def test_a_quantile_needs_the_values_of_the_nearer_end(count, quantile):
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 999),
-    ties=st.booleans(),
+    kind=st.sampled_from(["normal", "special", "few"]),
+    by=st.sampled_from(["peak", "pool"]),
     images=st.integers(1, 40),
     k=st.integers(1, 6),
     quantile=st.sampled_from([0.99, 0.9, 0.6, 0.5, 0.2, 0.01]),
@@ -74,17 +75,21 @@ def test_a_quantile_needs_the_values_of_the_nearer_end(count, quantile):
     side=st.integers(1, 3),
 )
 def test_however_images_come_the_result_is_that_of_sorting(
-    tmp_path_factory, eager, seed, ties, images, k, quantile, processes, batch, flushes, side
+    tmp_path_factory, eager, seed, kind, by, images, k, quantile, processes, batch, flushes, side
 ):
     draft = Draft(Entry(tmp_path_factory.mktemp("store"), {}), process())
-    maps = some(seed, images, 4, side, side, ties=ties)
+    generator, shape = torch.Generator().manual_seed(seed), (images, 4, side, side)
+    # Means of small whole numbers are the same however they are summed.
+    pool = "avg" if kind == "few" else "max"
+    few = torch.randint(0, 3, shape, generator=generator).float()
+    maps = few if kind == "few" else some(seed, *shape, ties=kind == "special")
     wanted = torch.rand(images, generator=torch.Generator().manual_seed(seed)) < 0.8
     wanted[0] = True
     rows = wanted.nonzero().squeeze(1)
     k = min(k, len(rows))
     batches = torch.arange(images).split(batch)
     for number in range(processes):
-        tally = LayerTally(draft, wanted, k, quantile)
+        tally = LayerTally(draft, wanted, k, quantile, pool, by)
         tally.done(batches)
         for b in range(number, len(batches), processes):
             memory = torch.channels_last if b % 2 else torch.contiguous_format
@@ -99,9 +104,22 @@ def test_however_images_come_the_result_is_that_of_sorting(
     flat = maps[rows].flatten(2)
     expected = torch.quantile(flat.transpose(0, 1).flatten(1).double(), quantile, dim=1).float()
     assert torch.equal(thresholds, expected)
-    peaks = flat.amax(2)
+    peaks, means = flat.amax(2), flat.mean(2) if pool == "avg" else flat.amax(2)
+    values = (peaks if by == "peak" else means) + 0.0
     for unit in range(4):
-        order = sorted(range(len(rows)), key=lambda i, unit=unit: (-float(peaks[i, unit]), i))[:k]
+        drawn = lots(rows, torch.tensor(unit)).tolist()
+        keys = [(-float(values[i, unit]), -float(means[i, unit]), drawn[i]) for i in range(len(rows))]
+        order = sorted(range(len(rows)), key=keys.__getitem__)[:k]
         assert head.rows[unit].tolist() == rows[order].tolist()
+        assert torch.equal(head.values[unit], values[order, unit])
+        assert head.ties[unit] == (values[:, unit] == values[:, unit].max()).sum()
         first = [int((flat[i, unit] == peaks[i, unit]).nonzero()[0]) for i in order]
         assert head.places[unit].tolist() == first
+
+
+def test_lots_are_all_different_and_have_nothing_to_do_with_the_order():
+    drawn = lots(torch.arange(100_000), torch.arange(3)[:, None])
+    assert all(len(row.unique()) == 100_000 for row in drawn)
+    assert bool((drawn >= 0).all() and (drawn < 2**32).all())
+    ranks = torch.stack([torch.arange(100_000.0), *drawn.argsort().argsort().float()])
+    assert float((torch.corrcoef(ranks) - torch.eye(4)).abs().max()) < 0.01

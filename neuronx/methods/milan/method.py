@@ -17,7 +17,7 @@ from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.milan.captioner import Captioner, Captions
 from neuronx.methods.milan.describer import Describer, encoder_of, is_published, load
 from neuronx.methods.milan.features import Captioned, Notes, Subject, encode, written
-from neuronx.recording.exemplars import Exemplars, find_exemplars, gather, whole_images
+from neuronx.recording.exemplars import Exemplars, find_exemplars, gather
 from neuronx.recording.maps import masks
 from neuronx.recording.pictures import View, view
 from neuronx.store.cache import digest
@@ -84,7 +84,7 @@ class ExemplarSource:
     @property
     def fires(self) -> Tensor:
         """(U,) bool, whether a unit is above its threshold anywhere; if not, all of its masks are empty."""
-        return self.exemplars.peaks[self.units, 0] > self.exemplars.thresholds[self.units]
+        return self.exemplars.peaks[self.units].amax(1) > self.exemplars.thresholds[self.units]
 
     def pictures(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Images (B, k, 3, S, S) and masks (B, k, 1, S, S), both uint8, of some of the units."""
@@ -127,6 +127,7 @@ class Milan:
         published_masks: bool | None = None,
         k: int = 15,
         quantile: float = 0.99,
+        by: str = "peak",
         strategy: str | None = None,
         pmi: bool | None = None,
         temperature: float | None = None,
@@ -145,6 +146,8 @@ class Milan:
             published_masks: As in `RegionEncoder`.
             k: Exemplars of each unit.
             quantile: Of a unit's activations, above which it fires.
+            by: What ranks the exemplars: the unit's `peak`, as published, or its activation as the layer is pooled
+                (`pool`), which is explained by other methods and scored.
             strategy: greedy, sample, beam or rerank.
             pmi: Whether single words are weighed against the language model.
             temperature: Weight of the language model, lambda.
@@ -166,7 +169,7 @@ class Milan:
                 f"milan.masked={masked}: the share of what a CLIP sees within masks, 0 to 1, for milan.rerank=clip."
             )
         self.weights, self.key, self.encoder, self.published_masks = weights, key, encoder, published_masks
-        self.k, self.quantile, self.masked = k, quantile, float(masked)
+        self.k, self.quantile, self.by, self.masked = k, quantile, by, float(masked)
         self.clip = clip if rerank == "clip" else None
         given = {"strategy": strategy, "pmi": pmi, "temperature": temperature, "beam_size": beam_size, "length": length}
         self.options = {name: value for name, value in given.items() if value is not None}
@@ -211,11 +214,13 @@ class Milan:
         except Unsuitable as reason:
             log.warning("%s Its words are about the pictures that it knows.", reason)
         size = self.describer.encoder.side or SIDE
+        # A class token is about no place: its exemplars count as a whole.
+        found = find_exemplars(target, probe, trainer, k=self.k, quantile=self.quantile, by=self.by)
         sources = [
             ExemplarSource(
                 exemplars, torch.tensor(target.units_of(layer, len(exemplars.units))).long(), target, probe, size
             )
-            for layer, exemplars in self._exemplars(target, probe, trainer).items()
+            for layer, exemplars in found.items()
         ]
         # Units that never fire are left out: their masks are empty, and there is nothing to describe.
         fire = [source.fires.nonzero().squeeze(1) for source in sources]
@@ -243,15 +248,6 @@ class Milan:
                 explanation = _explanation(source, row, *captions.get(row, ("", ())))
                 explanations.append(replace(explanation, made_by=made_by))
         return explanations
-
-    def _exemplars(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> dict[str, Exemplars]:
-        """What units fire on. A class token is about no place: its exemplars count as a whole, by its own value."""
-        how: dict[str, Any] = {"k": self.k, "quantile": self.quantile}
-        whole = {layer: pool for layer, pool in target.layers.items() if pool == "first"}
-        placed = [layer for layer in target.layers if layer not in whole]
-        exemplars = find_exemplars(target, probe, trainer, placed, **how) if placed else {}
-        exemplars |= whole_images(target, probe, trainer, whole, **how) if whole else {}
-        return {layer: exemplars[layer] for layer in target.layers}
 
     @property
     def _how(self) -> dict[str, Plain]:
