@@ -25,7 +25,7 @@ VERSION = 2
 """Of what the store holds; 1 broke ties by the order of the data."""
 
 RANKED_BY = ("peak", "pool")
-"""What ranks images: the unit's largest activation at any position, or the one number that the layer's pooling makes."""
+"""What ranks images: the unit's largest activation at any position, or what its pooling makes of an image."""
 
 
 @dataclass(frozen=True)
