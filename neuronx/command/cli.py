@@ -148,6 +148,7 @@ def fit_linear(
 
     Returns the folder, with `<target>.safetensors` (`LinearHeads.load` reads it) and `explanations/` in it.
     """
+    from neuronx.progress import where_to_look
     from neuronx.report.evaluation import Evaluation, write
     from neuronx.store.processes import is_first
 
@@ -162,7 +163,7 @@ def fit_linear(
         for (network, _), explanations in explained.items():
             for explanation in explanations[:10]:
                 print(f"{network} {explanation.unit}: {explanation}")
-        print(f"Files: {folder}")
+        print(where_to_look(folder))
     return folder
 
 

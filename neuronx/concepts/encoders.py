@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from neuronx.errors import UserError, unknown
+from neuronx.progress import progress
 from neuronx.store.cache import digest
 from neuronx.store.download import check_reachable, fetch_from_hub
 from neuronx.targets.identity import module_digest
@@ -43,7 +43,7 @@ class Encoder:
     def embed(self, texts: list[str], batch_size: int) -> Tensor:
         """Unit text embeddings (C, D) float32, made in batches of `batch_size`, on a GPU where there is one."""
         device = own_device()
-        starts = tqdm(range(0, len(texts), batch_size), "phrases", disable=None if len(texts) > batch_size else True)
+        starts = progress(range(0, len(texts), batch_size), "embedding phrases")
         self.model.to(device)
         try:
             tokens = (self.tokenizer(texts[start : start + batch_size]).to(device) for start in starts)

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from neuronx.errors import UserError
+from neuronx.progress import progress
 from neuronx.store.cache import digest, entry
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,7 @@ def contents(root: Path, paths: Sequence[str], name: str) -> list[str | None]:
     if (kept := place.open()) is not None:
         return json.loads(kept.files["contents.json"].read_text())
     with ThreadPoolExecutor() as pool:
-        bar = tqdm(
-            pool.map(_content, (root / p for p in paths)), f"reading {name}", len(paths), disable=None, leave=False
-        )
-        found = list(bar)
+        found = list(progress(pool.map(_content, (root / p for p in paths)), f"reading {name}", len(paths)))
     place.publish({"contents.json": json.dumps(found).encode()})
     return found
 

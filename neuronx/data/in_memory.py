@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from neuronx.data.folder import FolderProbe
 from neuronx.data.probe import Probe, Transform, splits_of
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError, brief, in_python, unknown
+from neuronx.progress import progress
 
 
 class AsIs:
@@ -205,7 +205,7 @@ def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
         for part in pictures.split(256):
             content.update(part.contiguous().numpy().tobytes())
         return content.hexdigest(), labels
-    for index in tqdm(range(len(pictures)), f"reading {name}", disable=None, leave=False):
+    for index in progress(range(len(pictures)), f"reading {name}"):
         picture, label = _parts(pictures[index])
         if not isinstance(picture, Image.Image) and not (isinstance(picture, Tensor) and picture.shape[:-2] == (3,)):
             what = f"a tensor {tuple(picture.shape)}" if isinstance(picture, Tensor) else f"{brief(picture)}"

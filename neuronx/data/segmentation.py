@@ -10,8 +10,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from neuronx.progress import progress
 from neuronx.store.cache import entry, packed
 from neuronx.targets.preprocess import Preprocess
 
@@ -194,7 +194,7 @@ def _passed(kind: str, segmentation: Segmentation, images: int, name: str, look:
     """(N, C) of what `look` finds on rows of pictures; from the store where it was found before."""
     place = entry(kind, {"segmentation": segmentation.fingerprint, "images": images, "grid": list(segmentation.grid)})
     if (kept := place.open()) is None:
-        starts = tqdm(range(0, images, _BATCH), f"labels of {name}", disable=None, leave=False)
+        starts = progress(range(0, images, _BATCH), f"labels of {name}")
         found = torch.cat([look(range(at, min(at + _BATCH, images))) for at in starts])
         kept = place.publish(packed({kind: found}), concepts=list(segmentation.names))
     return kept.tensors()[kind]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
+from neuronx.progress import where_to_look
 from neuronx.recording.trainer import make
 from neuronx.report.evaluation import now, write_record
 from neuronx.report.figures import write_figure
@@ -104,7 +105,7 @@ def run(
         found = tables(given.folder)
         for logger in loggers:
             logger.log_tables(found, given.folder)
-        print(f"{text.rstrip()}\n\nFiles: {given.folder}")
+        print(f"{text.rstrip()}\n\n{where_to_look(given.folder)}")
     return text
 
 

@@ -17,6 +17,7 @@ from neuronx.methods.pure.method import Pure, study
 from neuronx.methods.pure.references import Findings, mean_pool
 from neuronx.metrics.correlation import interval
 from neuronx.metrics.purity import members
+from neuronx.progress import progress
 from neuronx.recording.record import record
 from neuronx.tables.csv import write_csv
 from neuronx.types import Cell, Table
@@ -108,7 +109,8 @@ class Superclasses:
         rows: list[list[Cell]] = []
         references, p = found.references, found.verdicts.p
         several = (labels.amax(1) > 0).nonzero().squeeze(1)
-        for units in several.split(max(1, CHUNK // max(1, self.draws * level.table.shape[1] * labels.shape[1]))):
+        parts = several.split(max(1, CHUNK // max(1, self.draws * level.table.shape[1] * labels.shape[1])))
+        for units in progress(parts, "classes within parts"):
             shows = level.table[classes[references.rows[units]]]
             entropy = inside(labels[units][None], shows, level.exclusive)[0]
             drawn = inside(reshuffled(labels[units], self.draws, self.seed), shows, level.exclusive)

@@ -57,7 +57,7 @@ def right_without(
         some = [sets[place] for place in places]
         task = _Zeroing(target, probe, rows, _masks(target, some), len(some))
         runner = trainer()
-        predict(task, runner)
+        predict(task, runner, f"{target.name} with units at zero")
         right[places] = total_of(task.right, runner)  # each image was seen by one process
     return right
 

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from neuronx.errors import UserError
 from neuronx.milannotations.dataset import Milannotations, Sample
+from neuronx.progress import progress
 from neuronx.store.cache import write_atomic
 from neuronx.tables.csv import write_csv
 
@@ -62,7 +62,7 @@ def write_pictures(folder: str | Path, units: Milannotations, data: str, opacity
     `write_hits` says that they are. Returns `<folder>/<data>`.
     """
     _one_model(units)
-    for sample in tqdm(units, f"pictures of {data}", len(units), disable=None):
+    for sample in progress(units, f"pictures of {data}", len(units)):
         for i, picture in enumerate(pictures(sample, opacity)):
             file = io.BytesIO()
             picture.save(file, "PNG")
@@ -86,7 +86,7 @@ def pictures(sample: Sample, opacity: float = OPACITY) -> list[Image.Image]:
 def check_urls(urls: Sequence[str]) -> None:
     """Raises UserError, with the first, unless every address answers with 200."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(tqdm(pool.map(_answer, urls), "asking for pictures", len(urls), disable=None))
+        answers = list(progress(pool.map(_answer, urls), "asking for pictures", len(urls)))
     wrong = [(url, answer) for url, answer in zip(urls, answers, strict=True) if answer != "200"]
     if wrong:
         raise UserError(f"{len(wrong)} of {len(urls)} pictures are not there; the first, {wrong[0][0]}: {wrong[0][1]}.")

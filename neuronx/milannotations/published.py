@@ -8,10 +8,10 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from neuronx.errors import UserError, unknown
 from neuronx.milannotations.layer import layers_in
+from neuronx.progress import Bar, progress_bar
 from neuronx.store.download import fetch
 
 BASE = tuple(
@@ -132,7 +132,7 @@ def unpack(zipped: Path, folder: Path) -> Path:
             total = sum(entry.file_size for entry in entries)
             if total > (free := shutil.disk_usage(being).free):
                 raise UserError(f"{zipped} takes {_gb(total)} unpacked, and {folder.parent} has {_gb(free)} left.")
-            with tqdm(desc=f"unpacking {zipped.name}", total=total, unit="B", unit_scale=True, disable=None) as bar:
+            with progress_bar(f"unpacking {zipped.name}", total, of_bytes=True) as bar:
                 for entry in entries:
                     _extract(archive, entry, being, bar)
         if not layers_in(being):
@@ -165,14 +165,14 @@ def _check(entry: zipfile.ZipInfo, zipped: Path) -> None:
         raise Damaged(f"{zipped} holds something that is no file, such as a link: {entry.filename}; nothing unpacked.")
 
 
-def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, bar: tqdm) -> None:
+def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, bar: Bar) -> None:
     path = folder / entry.filename
     path.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(entry) as source, path.open("xb") as file:
         # Reads no more than the entry says, and compares its checksum at the end.
         while block := source.read(BLOCK):
             file.write(block)
-            bar.update(len(block))
+            bar.advance(len(block))
 
 
 def _gb(count: int) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from torch import Tensor
-from tqdm import tqdm
 
 from neuronx.data.files import open_rgb
 from neuronx.data.folder import class_folders
@@ -16,6 +15,7 @@ from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.milannotations.layer import layers_in, mapped, read_ids
 from neuronx.milannotations.write import npy
+from neuronx.progress import progress
 from neuronx.recording.pictures import View, gallery
 from neuronx.store.cache import write_atomic
 from neuronx.targets.preprocess import Preprocess
@@ -56,7 +56,7 @@ def attach(
     root = Path(folder).expanduser()
     written = []
     try:
-        for name in tqdm(layers_in(root) if layers is None else list(layers), f"images of {root.name}", disable=None):
+        for name in progress(layers_in(root) if layers is None else list(layers), f"images of {root.name}"):
             path = root / name / "images.npy"
             with FileLock(root / f".{name}.lock"):
                 if force or not path.is_file():

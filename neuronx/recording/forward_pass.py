@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
+from neuronx.recording.trainer import PassProgress
 from neuronx.store.processes import is_first
 from neuronx.targets.latents import run
 from neuronx.targets.target import Recorded, Target
@@ -135,17 +136,21 @@ def collect(
         rows: The images; all by default.
         batch_size: Images at a time; the probe's own by default.
     """
-    predict(_Outputs(untouched(target, runner), probe, collectors, rows, batch_size), runner)
+    work = _Outputs(untouched(target, runner), probe, collectors, rows, batch_size)
+    predict(work, runner, f"{target.name} on {probe.name}")
 
 
-def predict(work: Work, runner: Trainer, fast_layout: bool = True) -> None:
+def predict(work: Work, runner: Trainer, name: str, fast_layout: bool = True) -> None:
     """Runs a pass.
 
     Args:
         work: What is done in it.
         runner: The trainer.
+        name: What is done, for the progress bar.
         fast_layout: On a CPU, convolutions run channels last; False leaves them, and their rounding, as they are.
     """
+    if isinstance(runner.progress_bar_callback, PassProgress):
+        runner.progress_bar_callback.title = name
     with warnings.catch_warnings(), _fast_layout(work.network, runner) if fast_layout else nullcontext():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Total length of `DataLoader`.*")

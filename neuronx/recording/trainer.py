@@ -1,20 +1,74 @@
 """The Lightning trainer that everything runs on, with neuronx's defaults."""
 
 import logging
-import sys
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 
+from neuronx.progress import Bar, progress_bar
 from neuronx.store.processes import start
+
+EVERY = 20
+"""Training batches between two looks at the losses."""
+
+
+class PassProgress(ProgressBar):
+    """Shows how far a pass or a training is, by the name of what is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.title, self.shown, self.bar = "images", ExitStack(), Bar("")
+
+    def disable(self) -> None:
+        """Does nothing: a bar shows in the first process only."""
+
+    def enable(self) -> None:
+        """Does nothing."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins a bar of batches."""
+        batches = sum(trainer.num_predict_batches)
+        self.bar = self.shown.enter_context(progress_bar(self.title, batches))
+
+    def on_predict_batch_end(self, *_: Any) -> None:
+        """A batch is done."""
+        self.bar.advance()
+
+    def on_predict_end(self, *_: Any) -> None:
+        """Takes the bar away."""
+        self.shown.close()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins a bar of all batches of all epochs that are left."""
+        epochs = (trainer.max_epochs or -1) - trainer.current_epoch
+        total = trainer.num_training_batches * epochs if epochs > 0 else None
+        self.bar = self.shown.enter_context(progress_bar("training", total))
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """A batch is done; tells the epoch and what the module shows of its losses."""
+        if self.bar.done % EVERY == 0:  # reading a loss waits for the device
+            losses = [f"{name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items()]
+            self.bar.name = ", ".join([f"training, epoch {trainer.current_epoch + 1} of {trainer.max_epochs}", *losses])
+        self.bar.advance()
+
+    def on_train_end(self, *_: Any) -> None:
+        """Takes the bar away."""
+        self.shown.close()
+
+    def on_exception(self, *_: Any) -> None:
+        """Takes the bar away."""
+        self.shown.close()
 
 
 def make(**options: Any) -> Trainer:
     """A `lightning.Trainer` for one automatically chosen device, without logs, checkpoints or summaries.
 
-    Progress bars show on a terminal only. Samplers are neuronx's own, since Lightning's pad under DDP. The other
-    processes of a trainer with several devices start at once, so that all of them see the store as the first one does.
+    A bar shows how far a pass is, unless `enable_progress_bar` is false. Samplers are neuronx's own, since Lightning's
+    pad under DDP. The other processes of a trainer with several devices start at once, so that all of them see the
+    store as the first one does.
 
     Args:
         options: Any arguments of `lightning.Trainer`; they win over the defaults.
@@ -31,9 +85,13 @@ def make(**options: Any) -> Trainer:
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
-        "enable_progress_bar": sys.stderr.isatty(),
         "use_distributed_sampler": False,
     }
-    runner = Trainer(**(defaults | options))
+    options = defaults | options
+    callbacks = options.get("callbacks") or []
+    callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    if options.get("enable_progress_bar", True) and not any(isinstance(one, ProgressBar) for one in callbacks):
+        options["callbacks"] = [*callbacks, PassProgress()]
+    runner = Trainer(**options)
     start(runner)
     return runner

@@ -28,6 +28,7 @@ from rich.text import Text
 from neuronx import __version__
 from neuronx.errors import UserError, brief
 from neuronx.metrics.correlation import mean_and_sem
+from neuronx.progress import where_to_look
 from neuronx.report.purity import PURITY, purity_summary
 from neuronx.scoring.rows import CEILING, SHUFFLED, is_method
 from neuronx.store.cache import write_atomic
@@ -303,7 +304,7 @@ def show(evaluation: Evaluation, folder: str | Path | None = None, console: Cons
         console.print(escape(str(sentence)))
     if folder is not None:
         # Not wrapped, so that the path can be copied.
-        console.print(f"Files: {escape(str(folder))}", soft_wrap=True, highlight=False)
+        console.print(escape(where_to_look(folder)), soft_wrap=True, highlight=False)
 
 
 def _boards(evaluation: Evaluation) -> Group:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuronx.metrics.correlation import correlation_sem, empty, merge, moments, pearson
+from neuronx.progress import progress
 from neuronx.recording.record import record
 from neuronx.scoring.predictors import JudgedConcepts, Predictor
 from neuronx.scoring.rows import MethodRows, TableOptions, layers_of, parts_apart, rows_of_sums
@@ -101,7 +102,7 @@ def correlate(
         For each predictor the correlation of each unit, (K,) float64; NaN for a unit that never changed.
     """
     total = [empty(len(predictor.columns)) for predictor in predictors]
-    for batch, scores in concepts.batches(rows, batch_size):
+    for batch, scores in progress(concepts.batches(rows, batch_size), "simulating units", -(-len(rows) // batch_size)):
         actual = {
             layer: activations[layer][batch].T.double().contiguous()
             for layer in dict.fromkeys(predictor.layer for predictor in predictors)

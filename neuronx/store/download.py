@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from neuronx.errors import UserError
+from neuronx.progress import progress_bar
 
 CONNECT_SECONDS = 8.0
 STALL_SECONDS = 20.0
@@ -130,10 +130,8 @@ def _download(url: str, part: Path, size: int | None, offline: str) -> None:
 def _copy(response: Any, part: Path, mode: str, total: int | None) -> bool:
     """Writes the response to `part`; whether all of it came, as far as the server said how much there would be."""
     name = part.name.removesuffix(".part")
-    with (
-        part.open(mode) as file,
-        tqdm(desc=name, total=total, initial=file.tell(), unit="B", unit_scale=True, disable=None) as bar,
-    ):
+    with part.open(mode) as file, progress_bar(name, total, of_bytes=True) as bar:
+        bar.advance(file.tell())
         while True:
             try:
                 block = response.read(1 << 20)
@@ -142,7 +140,7 @@ def _copy(response: Any, part: Path, mode: str, total: int | None) -> bool:
             if not block:
                 break
             file.write(block)
-            bar.update(len(block))
+            bar.advance(len(block))
         file.flush()
         os.fsync(file.fileno())
         return total in (None, file.tell())

@@ -8,10 +8,10 @@ from itertools import permutations
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from tqdm import tqdm
 
 from neuronx.errors import UserError, unknown
 from neuronx.methods.clip_dissect.similarity import SIMILARITIES, labels, top_rows
+from neuronx.progress import progress
 from neuronx.types import Activations, Explanation, TrainerFactory
 
 if TYPE_CHECKING:
@@ -207,8 +207,7 @@ def best_pairs(
     """
     lists = {unit: candidates(scores[unit], names, pairs_from) for unit in units}
     found = {}
-    progress = tqdm(total=len(lists), desc="pairs", delay=5, leave=False, disable=None)
-    for group in grouped(lists):
+    for group in progress(list(grouped(lists)), "labels in pairs"):
         place = {text: row for row, text in enumerate(dict.fromkeys(text for unit in group for text in lists[unit]))}
         texts = embed(list(place))
         for unit in group:
@@ -217,7 +216,6 @@ def best_pairs(
             again = SIMILARITIES[similarity](images @ mine.T, compared, **options)
             row = unit if similarity in JOINT else 0
             found[unit] = labels(again[row : row + 1], lists[unit], n_labels)[0]
-            progress.update()
     return found
 
 

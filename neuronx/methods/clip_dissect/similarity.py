@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from neuronx.errors import UserError
+from neuronx.progress import progress
 
 _TILE = 128  # concepts in one tile: a tile of some hundred units stays in a core's own cache
 
@@ -76,7 +76,7 @@ def rank_reorder(
     mean = torch.empty(T.shape[1], P.shape[1], device=P.device)
     tails = top.view(torch.int32).long()
     blocks = list(_blocks(P.shape[1], 32 * len(P) + 24 * n, memory_mb // 2, 2 * _TILE))
-    for block in tqdm(blocks, desc="rank_reorder", delay=5, leave=False, disable=None):
+    for block in progress(blocks, "comparing concepts with units"):
         cosines = P[:, block].float().contiguous()
         mean[:, block] = F.embedding_bag(rows, cosines, mode="sum") / n
         # One 64-bit key an image: the concept's order in the upper half, the activation itself in the lower, so that

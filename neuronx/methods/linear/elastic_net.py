@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from neuronx.methods.linear.moments import ConceptMoments
+from neuronx.progress import progress
 
 _GROWTH = 12  # Concepts that may enter a unit's block in one round, at least.
 _SWEEPS = 4  # Sweeps of coordinate descent between two tries at the direct solution.
@@ -74,7 +75,7 @@ def solve(problem: ElasticNet, tolerance: float = 1e-8) -> tuple[Tensor, Tensor]
         concepts with what the weights leave over, X'(y - Xw)/n.
     """
     weights, left = torch.zeros_like(problem.cross), torch.zeros_like(problem.cross)
-    for start in range(0, len(weights), _UNITS):
+    for start in progress(range(0, len(weights), _UNITS), "fitting weights"):
         part = slice(start, start + _UNITS)
         mine = replace(problem, cross=problem.cross[part], squares=problem.squares[part])
         weights[part], left[part] = _solve_some(mine, tolerance)

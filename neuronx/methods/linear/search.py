@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuronx.methods.linear.moments import ConceptMoments
+from neuronx.progress import progress
 
 COLLINEAR = 1e-9
 """A concept is a combination of others when they explain all but this share of it."""
@@ -105,7 +106,8 @@ def forward(
         positive: Choose only concepts that go together with what is left over, never against it.
     """
     chosen = torch.full((len(train.unit_mean), max_length), -1, device=train.gram.device)
-    for units in train.live_units.nonzero().squeeze(1).split(max(1, _ENTRIES // len(train.gram))):
+    parts = train.live_units.nonzero().squeeze(1).split(max(1, _ENTRIES // len(train.gram)))
+    for units in progress(parts, "searching terms"):
         chosen[units] = _path(train, units, max_length, positive)
     worth = torch.stack([_prefix_correlation(train, val, chosen, n) - tolerance * n for n in range(1, max_length + 1)])
     length = worth.max(0).indices + 1  # the shortest among equals

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
-from tqdm import tqdm
 
 from neuronx.concepts.encoders import own_device
 from neuronx.errors import UserError
 from neuronx.methods.linear.elastic_net import violations
 from neuronx.methods.linear.moments import Rows, over_ranks
+from neuronx.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def saga(
     x, y = _standardised(concepts), _standardised(units)
     weights = torch.zeros(y.shape[1], x.shape[1], device=x.device)
     live = (y != 0).any(0).nonzero().squeeze(1)
-    for group in tqdm(live.split(GROUP), desc="GLM-SAGA", unit="group", disable=None):
+    for group in progress(live.split(GROUP), "GLM-SAGA"):
         linear = torch.nn.Linear(x.shape[1], len(group)).to(x.device)
         torch.nn.init.zeros_(linear.weight)
         torch.nn.init.zeros_(linear.bias)

@@ -212,7 +212,7 @@ def encode(
         return file.getvalue()
 
     files = [(entries[at], _name(block)) for at, block in missing]
-    predict(_Blocks(encoder.target.module, files, exemplars, features), runner)
+    predict(_Blocks(encoder.target.module, files, exemplars, features), runner, f"exemplars through {encoder.name}")
     runner.strategy.barrier()
     return Features(entries, places)
 
@@ -270,7 +270,7 @@ def written(
                 torch.manual_seed(number)  # of sampled captions
                 return json.dumps(write(own, units), allow_nan=False).encode()
 
-        predict(_Blocks(own, [files[at] for at in missing], lambda place: place, captions), runner)
+        predict(_Blocks(own, [files[at] for at in missing], lambda place: place, captions), runner, "captions of units")
         paths = on_first(there)
     texts: list[list[Captioned]] = [[] for _ in subjects]
     for (at, _, _), path in zip(blocks, paths, strict=True):

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from neuronx.concepts.formula import Formula
 from neuronx.data.segmentation import Regions
 from neuronx.methods.net_dissect.tally import EPSILON
+from neuronx.progress import progress
 from neuronx.targets.latents import mix
 
 if TYPE_CHECKING:
@@ -342,7 +343,7 @@ def _longer(old: Beam, found: Patterns, cells: Tensor, penalty: float, published
     distinct, which = chains.unique(dim=0, return_inverse=True)
     shared, own = with_formulas(found, distinct.split(length, 1), (old.concepts, old.operators))
     parts, step = [], max(1, NUMBERS_AT_ONCE // (len(OPERATORS) * width * shared.shape[1]))
-    for some in torch.arange(units, device=chains.device).split(step):
+    for some in progress(torch.arange(units, device=chains.device).split(step), "searching formulas"):
         mine = Beam(*(value[some] for value in vars(old).values()))
         joint = shared[which.view(units, width)[some]]
         made = _joined(mine, joint, own[some], cells[some], found, some, penalty, published_length)

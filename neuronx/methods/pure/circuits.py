@@ -157,7 +157,7 @@ def circuit_vectors(
         pairs = torch.stack([rows[missing], units[missing]], 1).unique(dim=0)
         work = _Vectors(target, attribution, probe, pairs, place, _Features(kept), batch_size or PAIRS)
         # Another rounding switches a few ReLUs near zero, which vectors show at 1e-4; and backwards it is no faster.
-        predict(work, runner, fast_layout=False)
+        predict(work, runner, f"circuits of {target.name}, layer {layer}", fast_layout=False)
     runner.strategy.barrier()
     vectors = find_pairs(place, rows, units).vectors(rows, units) if len(rows) else torch.zeros(0, attribution.width)
     if not bool(vectors.isfinite().all()):

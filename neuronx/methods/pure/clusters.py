@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuronx.errors import UserError, unknown
 from neuronx.metrics.purity import members
+from neuronx.progress import progress
 from neuronx.targets.latents import uniforms
 
 CHUNK = 2**22
@@ -223,7 +224,7 @@ def kmeans(
     counted = torch.ones(products.shape[:2], dtype=torch.bool, device=products.device) if counted is None else counted
     labels, inertia = torch.where(counted, counted.cumsum(1) - 1, -1), products.new_zeros(len(products))
     enough = (counted.sum(1) >= k).nonzero().squeeze(1)
-    for units in enough.split(max(1, CHUNK // max(1, n_init * products.shape[1] * 64))):
+    for units in progress(enough.split(max(1, CHUNK // max(1, n_init * products.shape[1] * 64))), "splitting units"):
         labels[units], inertia[units] = _kmeans(products[units], k, counted[units], n_init, seed, max_iter)
     return Clusters(largest_first(labels, k), inertia, k)
 

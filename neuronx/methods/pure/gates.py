@@ -19,6 +19,7 @@ from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.references import mean_pool
 from neuronx.metrics.purity import members
+from neuronx.progress import progress
 from neuronx.recording.record import identity, record
 from neuronx.store.cache import entry, read_or_make
 from neuronx.types import TrainerFactory, Unit
@@ -280,7 +281,7 @@ class SplitUnits:
         """Rows (P,), split units (P,) and squared distances to their parts (P, k), of the pairs wanted (N, S)."""
         width = self.centres.points.shape[2]
         at_once = max(1, MOST // (width * max(1, int(wanted.sum(0).max())))) if wanted.numel() else 1
-        for units in torch.arange(wanted.shape[1]).split(at_once):
+        for units in progress(torch.arange(wanted.shape[1]).split(at_once), "distances to parts"):
             rows, own = wanted[:, units].nonzero().T
             own = units[own]
             lower = None if self.rule == "adjacent" else self.lower

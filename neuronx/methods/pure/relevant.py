@@ -57,7 +57,7 @@ def find_relevant(
         attribution.trace(next(iter(probe.loader(target.transform, finder.rows[:2], batch_size=2)))[0])
         if len(attribution.segment.upper) != 1:
             raise UserError(f"{target.name} has no class head: it gives {attribution.segment.upper} for an image.")
-        predict(_Relevances(target, attribution, probe, finder), runner)
+        predict(_Relevances(target, attribution, probe, finder), runner, f"relevance in {target.name} on {probe.name}")
     return finder.finish(runner)[layer]
 
 

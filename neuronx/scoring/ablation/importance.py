@@ -12,6 +12,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from neuronx.errors import UserError
+from neuronx.progress import progress
 from neuronx.recording.record import record
 from neuronx.scoring.ablation.losses import Replacement, class_labels, few_images, find_linear_head, share_of, total_of
 from neuronx.types import TrainerFactory, Unit
@@ -106,7 +107,7 @@ def cumulative_shares(impact: Tensor, activations: Tensor, positions: Tensor) ->
         (K, X) float64 in [0, 1]; NaN for a unit whose impact is 0 on all images.
     """
     parts = []
-    for units in torch.arange(len(impact)).split(max(1, ORDERED // len(activations))):
+    for units in progress(torch.arange(len(impact)).split(max(1, ORDERED // len(activations))), "coverage of units"):
         # `descending` keeps the lower row first among equals only when the sort is stable.
         order = activations[:, units].T.argsort(dim=1, descending=True, stable=True)
         running = impact[units].double().abs().gather(1, order).cumsum(1)
@@ -275,7 +276,7 @@ def _linear_losses(
     loss = torch.zeros(len(weight), len(logits))
     still_right = torch.zeros(len(weight), len(logits), dtype=torch.bool)
     device = runner.strategy.root_device
-    for (k,) in share_of(torch.arange(len(weight)), 1):
+    for (k,) in progress(share_of(torch.arange(len(weight)), 1), "effects of units"):
         for part in torch.arange(len(logits)).split(max(1, CHUNK // logits.shape[1])):
             by = changes[part, k].to(device)
             changed = torch.addcmul(logits[part].to(device), by[:, None], weight[k].to(device))

@@ -198,7 +198,7 @@ class Replacement:
     def losses(self, rows: Tensor, units: Tensor, amounts: Tensor, runner: Trainer) -> "Losses":
         """Runs the pass: images `rows`, all different; units (K,) indices; amounts (n, K) of each."""
         losses = Losses(self, rows, units, amounts)
-        predict(losses, runner)
+        predict(losses, runner, f"{self.target.name} with other amounts of layer {self.layer}")
         losses.gather(runner)
         return losses
 

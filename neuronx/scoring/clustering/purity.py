@@ -14,6 +14,7 @@ from torch import Tensor
 from neuronx.concepts.clip import Clip, mean_tokens
 from neuronx.errors import UserError
 from neuronx.metrics.purity import Alignment, alignment, nearest, pair_distances, separation, shuffled
+from neuronx.progress import progress
 from neuronx.recording.record import record
 from neuronx.scoring.clustering.purity_tables import (
     ClusterDistances,
@@ -183,7 +184,7 @@ class Purity:
         """Of the live units: by each kind of vectors, each k, all references and held out."""
         table, at = vectors[CEILING]
         means: dict[tuple[str, int, bool], list[tuple[Tensor, ...]]] = {}
-        for units in live.nonzero().squeeze(1).split(UNITS):
+        for units in progress(live.nonzero().squeeze(1).split(UNITS), "purity of parts"):
             own = counted[units]
             far = pair_distances(table[at[units]])
             # Every other reference, counted by rank, so that both halves fire alike.
