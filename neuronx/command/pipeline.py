@@ -62,7 +62,8 @@ def evaluate(
         words: The word list that random explanations and the ceiling draw from.
         trainer: Makes trainers.
         seed: Of the bootstrap intervals.
-        optional: Leave out, with a warning, methods that these images or networks do not suit, if others are left.
+        optional: Leave out, with a warning, methods that these images, networks or layers do not suit, if others are
+            left.
 
     Raises:
         UserError: When a judge cannot judge these pictures or methods, or files are not about the targets' layers.
@@ -120,17 +121,42 @@ def explain(
     explained: dict[str, Found] = {}
     for name, method in methods.items():
         log.info("%s: explaining %s by %s", target.name, ", ".join(target.layers), name)
-        try:
-            if optional:
-                check_suits(method, images)
-            found = as_found(method.explain(target, images, trainer), name)
-        except Unsuitable as reason:
-            if not optional or (name == list(methods)[-1] and not explained):
-                raise
-            log.warning("%s is left out for %s. %s", name, target.name, reason)
-            continue
-        explained[found.name] = replace(found, explanations=of_units(found.explanations, target))
+        found, reasons = _found(name, method, target, images, trainer, optional)
+        if found is None and name == list(methods)[-1] and not explained:
+            raise next(iter(reasons.values()))
+        for layer, reason in reasons.items():
+            where = "" if found is None else f" on `{layer}`"
+            log.warning("%s is left out for %s%s. %s", name, target.name, where, reason)
+            if found is None:
+                break
+        if found is not None:
+            explained[found.name] = replace(found, explanations=of_units(found.explanations, target))
     return explained
+
+
+def _found(
+    name: str, method: Method, target: "Target", images: "Probe", trainer: TrainerFactory, optional: bool
+) -> tuple[Found | None, dict[str, Unsuitable]]:
+    """What a method says of a network, and why not of some layers; an optional one is tried layer by layer then."""
+    try:
+        if optional:
+            check_suits(method, images)
+        return as_found(method.explain(target, images, trainer), name), {}
+    except Unsuitable as reason:
+        if not optional:
+            raise
+        if len(target.layers) == 1:
+            return None, dict.fromkeys(target.layers, reason)
+    found: Found | None = None
+    reasons: dict[str, Unsuitable] = {}
+    for layer, pool in target.layers.items():
+        more, why = _found(name, method, replace(target, layers={layer: pool}), images, trainer, optional)
+        reasons |= why
+        if more is not None and found is not None:
+            explanations, samples = [*found.explanations, *more.explanations], [*found.samples, *more.samples]
+            more = replace(more, explanations=explanations, tables=joined(found.tables, more.tables), samples=samples)
+        found = more or found
+    return found, reasons
 
 
 def score(

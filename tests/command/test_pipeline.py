@@ -48,6 +48,24 @@ def test_a_default_method_that_does_not_suit_is_left_out(job, caplog):
     assert found.tables == {"more.csv": (["unit"], [[0]])}
 
 
+class SuitsMaps:
+    def explain(self, target, probe, trainer):
+        if "first" in target.layers.values():
+            raise Unsuitable("The class token is nowhere.")
+        return Found([Explanation(Unit(layer, 0), ()) for layer in target.layers], {"t.csv": (["unit"], [[0]])})
+
+
+def test_a_default_method_is_left_out_where_a_layer_does_not_suit(job, caplog):
+    (target,) = job["targets"].values()
+    three = replace(target, layers={"0": "avg", "1": "first", "": "avg"})
+    found = pipeline.explain({"a": SuitsMaps(), "b": Suits()}, three, job["probe"], job["trainer"], optional=True)
+    assert [explanation.unit.layer for explanation in found["a"].explanations] == ["0", ""]
+    assert found["a"].tables == {"t.csv": (["unit"], [[0], [0]])}
+    assert "a is left out for net on `1`. The class token is nowhere." in caplog.text
+    with pytest.raises(UserError, match="class token"):
+        pipeline.explain({"a": SuitsMaps()}, three, job["probe"], job["trainer"])
+
+
 def test_a_method_asked_for_must_suit(job):
     with pytest.raises(UserError, match="no labels"):
         pipeline.evaluate(methods={"a": DoesNotSuit(), "b": Suits()}, **job)

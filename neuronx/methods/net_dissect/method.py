@@ -147,15 +147,24 @@ def thresholds(
         quantile: Upper tail, in (0, 1).
         k: Top images of each unit.
         rows: The images; train and val by default.
-        whole_images: Take a layer without positions for maps of one cell, as published for last layers.
+        whole_images: Take a layer without positions, or its class token, for maps of one cell, as published for last
+            layers.
 
     Raises:
-        UserError: A quantile out of range; a layer without positions, unless whole images are asked for.
+        UserError: A quantile out of range; a layer without positions, or one that is read at its class token
+            (pool=first), unless whole images are asked for.
     """
     from neuronx.recording.exemplars import find_exemplars
 
     if not 0 < quantile < 1:
         raise UserError(f"quantile={quantile}: write the share of positions on which a unit fires, such as .005.")
+    nowhere = [layer for layer, pool in target.layers.items() if pool == "first"]
+    if nowhere and not whole_images:
+        raise Unsuitable(
+            f"Layer `{nowhere[0]}` of {target.name} is explained and scored at its class token (pool=first), which is "
+            "at no place of a picture, so there are no masks to compare: take pool=patch or pool=avg, or "
+            "whole_images=true."
+        )
     images = len(probe.split("train", "val")) if rows is None else len(rows)
     found = find_exemplars(target, probe, trainer, k=min(k, images), quantile=1 - quantile, rows=rows)
     for layer, one in found.items():
@@ -191,15 +200,15 @@ def scan(
         grid: Of the comparison; the segmentation's own by default.
     """
     from neuronx.recording.forward_pass import visit_outputs
-    from neuronx.recording.maps import on_grid
+    from neuronx.recording.maps import on_grid, pooled
 
     def visit(batch: Tensor, outputs: Mapping[str, Tensor]) -> None:
         device = next(iter(outputs.values())).device
         found = segmentation.regions(batch.tolist(), target.transform, grid)
         regions = Regions(found.maps.to(device), found.picture.to(device), found.shows)
         for layer, one in tails.items():
-            output = outputs[layer].float()
-            maps = output[..., None, None] if output.ndim == 2 else on_grid(output, target.prefix_tokens or 0)
+            output, prefix = outputs[layer].float(), target.prefix_tokens or 0
+            maps = pooled(output, one.pool, prefix)[..., None, None] if one.grid is None else on_grid(output, prefix)
             add(layer, count(maps, one.thresholds, regions).cpu(), found)
 
     rows = probe.split("train", "val") if rows is None else torch.as_tensor(rows)
@@ -294,6 +303,7 @@ def content_key(
     return {
         **identity(target, layer, probe, runner),
         "prefix": target.prefix_tokens,
+        "pool": tail.pool if tail.grid is None else None,
         "thresholds": sha256(tail.thresholds.numpy().tobytes()).hexdigest(),
         "segmentation": segmentation.fingerprint,
         "grid": list(grid or segmentation.grid),

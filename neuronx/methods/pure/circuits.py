@@ -122,7 +122,7 @@ def circuit_vectors(
         rule: `gradient` (gradient times activation, as published), `lrp` (needs zennit), or `adjacent` (the closed form
             for the inputs of the unit's own last linear operation).
         positions: Which of the unit's map count: `activation` (each with its activation, as published), `peak` (the
-            largest only) or `one` (all where it fires alike).
+            largest only), `one` (all where it fires alike) or `first` (a class token).
         norm: False gives R itself.
         batch_size: Pairs at a time.
 

@@ -18,7 +18,7 @@ from neuronx.targets.relevance import Rules, find_rules, need_zennit
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain
 
-POSITIONS = ("activation", "peak", "one")
+POSITIONS = ("activation", "peak", "one", "first")
 
 
 class Gradient:
@@ -132,7 +132,7 @@ def position_weights(activations: Tensor, positions: str) -> Tensor:
     Args:
         activations: (P, positions).
         positions: `activation`: its own activation, as published. `peak`: the same at the first largest only. `one`:
-            all positions where it fires alike.
+            all positions where it fires alike. `first`: its own activation at the first only, the class token's.
     """
     firing = activations.detach().clamp(min=0)
     if positions == "one":
@@ -140,6 +140,8 @@ def position_weights(activations: Tensor, positions: str) -> Tensor:
     if positions == "peak":
         peak = torch.zeros_like(firing).scatter_(1, firing.argmax(1, keepdim=True), 1)
         return firing * peak
+    if positions == "first":
+        return firing * (torch.arange(firing.shape[1], device=firing.device) == 0)
     return firing
 
 

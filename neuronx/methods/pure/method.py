@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from neuronx.errors import UserError
 from neuronx.methods.pure.clusters import PartOptions
 from neuronx.methods.pure.gates import GateOptions, SplitUnits, centres
-from neuronx.methods.pure.references import Findings, ReferenceOptions, asked_units, find_parts, find_references
+from neuronx.methods.pure.references import (
+    Findings,
+    ReferenceOptions,
+    asked_units,
+    counting,
+    find_parts,
+    find_references,
+)
 from neuronx.methods.pure.samples import samples_of
 from neuronx.types import Cell, Found, Method, PartSamples, TrainerFactory, Unit, as_found, encoders_of
 
@@ -108,7 +115,7 @@ def split_target(target: "Target", findings: Mapping[str, Findings], options: Pu
                 centres=centre,
                 lower=own.lower,
                 rule=options.rule,
-                positions=options.positions,
+                positions=counting(target, layer, options.positions),
                 options=GateOptions(gate=options.gate, learns_from=options.learns_from, quantile=options.quantile),
             )
     return replace(target, parts=parts)

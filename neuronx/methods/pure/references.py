@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
-CHOSEN_BY = ("activation", *RULES)
+CHOSEN_BY = ("activation", "pool", *RULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,9 @@ class ReferenceOptions:
 
     Attributes:
         references: Train images of each unit.
-        chosen_by: What makes a reference: the unit's activation there (as published), or its relevance for the
-            predicted class, by `lrp` or by `gradient` times activation (RelMax).
+        chosen_by: What makes a reference: the unit's largest `activation` at any position (as published), its
+            activation as the layer is pooled (`pool`), or its relevance for the predicted class, by `lrp` or by
+            `gradient` times activation (RelMax). With pool=first it is the class token's, and so are circuits.
         lower: Layer that circuits lead to; the one before by default.
         rule: Of relevance: gradient (as published), lrp or adjacent.
         positions: Which positions of a map count: activation (all, as published), peak or one.
@@ -106,14 +107,21 @@ def asked_units(target: "Target", layer: str) -> Tensor:
 
 
 def mean_pool(target: "Target", layer: str) -> str:
-    """The pooling of a layer that is a mean over positions."""
+    """The pooling of a layer that is a mean over positions; `first` where its class token is what is explained."""
+    if target.layers.get(target.canonical(layer)) == "first":
+        return "first"
     return "none" if "none" in target.layer_table(layers=[layer])[0].poolings else "avg"
+
+
+def counting(target: "Target", layer: str, positions: str) -> str:
+    """Which positions of a unit count in its circuits: where the class token is explained, it alone."""
+    return "first" if target.layers.get(target.canonical(layer)) == "first" else positions
 
 
 def find_references(
     target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str, units: Tensor, options: ReferenceOptions
 ) -> References:
-    """The train images on which each unit (U,) is strongest at any position, and its circuits there.
+    """The train images on which each unit (U,) is strongest, as `chosen_by` says, and its circuits there.
 
     Raises:
         UserError: More references than train images, and as `circuit_vectors`.
@@ -123,14 +131,16 @@ def find_references(
         raise UserError(
             f"references={m} of PURE: write a number from 2 to {len(train)}, the train images of {probe.name}."
         )
-    exemplars = find_exemplars(target, probe, trainer, [layer], k=m, rows=train)[target.canonical(layer)]
-    if options.chosen_by != "activation":
+    by = "pool" if options.chosen_by == "pool" else "peak"
+    exemplars = find_exemplars(target, probe, trainer, [layer], k=m, by=by, rows=train)[target.canonical(layer)]
+    if options.chosen_by in RULES:
         relevant = find_relevant(target, probe, trainer, layer, m, options.chosen_by, train)
-        exemplars = replace(exemplars, rows=relevant.rows, peaks=relevant.peaks, places=relevant.places)
+        exemplars = replace(relevant, thresholds=exemplars.thresholds, quantile=exemplars.quantile)
     rows, fires = exemplars.rows[units], exemplars.peaks[units] > 0
     pairs = rows[fires], units[:, None].expand_as(rows)[fires]
+    positions = counting(target, layer, options.positions)
     circuits = circuit_vectors(
-        *(target, probe, trainer, layer, *pairs), lower=options.lower, rule=options.rule, positions=options.positions
+        *(target, probe, trainer, layer, *pairs), lower=options.lower, rule=options.rule, positions=positions
     )
     vectors = torch.zeros(*rows.shape, circuits.vectors.shape[1])
     vectors[fires] = circuits.vectors

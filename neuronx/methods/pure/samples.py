@@ -101,7 +101,8 @@ class Samples(ReferenceOptions):
     def sample(self, target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str) -> ReferenceSample:
         """The references of the units asked for, with the vectors `pure` and `activations`.
 
-        Activations are those of all units of the same layer, averaged over positions, as published.
+        Activations are those of all units of the same layer, averaged over positions, as published, or the class
+        token's.
 
         Raises:
             UserError: As `find_references`.

@@ -6,19 +6,23 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from neuronx.data.in_memory import InMemoryProbe
-from neuronx.errors import UserError
+from neuronx.errors import Unsuitable, UserError
 from neuronx.methods.net_dissect.compositional import Compositional
 from neuronx.methods.net_dissect.method import NetDissect
 from neuronx.methods.net_dissect.search import Gathering
 from neuronx.methods.net_dissect.tally import count, read_tally, tally
+from neuronx.recording.record import record
 from neuronx.tables.csv import write_csv
 from neuronx.tables.explanations import read_explanations
+from neuronx.targets.preprocess import Preprocess
+from neuronx.targets.target import Target
 from neuronx.world.pictures.probe import ShapesProbe
 
 SCRIPT = Path(__file__).with_name("colours.py")
@@ -90,6 +94,32 @@ def test_layers_without_positions(colours, shapes, trainer):
             method().explain(target, shapes, trainer)
     found = NetDissect(quantile=0.3, whole_images=True).explain(target, shapes, trainer).explanations
     assert str(found[1]) == "grass"
+
+
+class Tokens(torch.nn.Module):
+    """Colours as 8 x 8 patch tokens, behind a class token of their negated means."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = torch.nn.Identity()
+
+    def forward(self, images):
+        tokens = torch.nn.functional.avg_pool2d(images, 8).flatten(2).transpose(1, 2)
+        return self.out(torch.cat([-tokens.mean(1, keepdim=True), tokens], 1))
+
+
+def test_a_class_token_has_no_masks(shapes, trainer):
+    target = Target("tokens", Tokens(), Preprocess(), {"out": "first"}, prefix_tokens=1)
+    for method in (NetDissect, Compositional):
+        with pytest.raises(
+            Unsuitable, match=r"Layer `out` of tokens .*class token \(pool=first\).*pool=patch or pool=avg"
+        ):
+            method().explain(target, shapes, trainer)
+    whole = NetDissect(quantile=0.3, whole_images=True).explain(target, shapes, trainer).explanations
+    values = record(target, shapes, trainer)["out"].values
+    assert set(whole[0].evidence) <= set(values[:, 0].argsort(descending=True)[: len(values) // 2].tolist())
+    patches = NetDissect(quantile=0.3).explain(replace(target, layers={"out": "patch"}), shapes, trainer).explanations
+    assert [str(one) for one in whole] != [str(one) for one in patches]
 
 
 def test_pictures_without_pixel_labels(colours, trainer):

@@ -201,3 +201,32 @@ def test_references_may_be_chosen_by_relevance(trainer):
     assert torch.equal(ours.exemplars.thresholds, by_activation.exemplars.thresholds)
     with pytest.raises(UserError, match="way to choose references `luck`"):
         ReferenceOptions(chosen_by="luck")
+
+
+def test_references_and_circuits_are_of_what_is_explained(trainer):
+    probe, units = ShapesProbe(40, seed=3), torch.tensor([0, 17])
+    train = probe.splits["train"]
+    target = shapes.load("shapes_vit", layers={"blocks.3": "first"})
+    token = find_references(target, probe, trainer, "blocks.3", units, ReferenceOptions(references=5))
+    values = record(target, probe, trainer)["blocks.3"].values[train]
+    for at, unit in enumerate(units.tolist()):
+        assert token.rows[at].tolist() == train[values[:, unit].argsort(descending=True)[:5]].tolist()
+    assert token.exemplars.grid is None
+    network, picture = target.module, next(iter(probe.loader(target.transform, token.rows[0][:1], batch_size=1)))[0]
+    found = {}
+    handles = [
+        network.get_submodule(name).register_forward_hook(lambda *_, name=name: found.update({name: _[-1]}))
+        for name in (token.lower, "blocks.3")
+    ]
+    network(picture.requires_grad_())
+    for handle in handles:
+        handle.remove()
+    lower = found[token.lower]
+    (gradient,) = torch.autograd.grad(found["blocks.3"][0, 0, 0], lower)
+    share = (gradient * lower).flatten(0, -2).sum(0)
+    torch.testing.assert_close(token.vectors[0, 0], share / share.abs().sum(), atol=1e-4, rtol=1e-3)
+    pooled = replace(target, layers={"blocks.3": "avg"})
+    options = ReferenceOptions(references=5, chosen_by="pool")
+    mean = find_references(pooled, probe, trainer, "blocks.3", units, options)
+    values = record(pooled, probe, trainer)["blocks.3"].values[train]
+    assert mean.rows[0].tolist() == train[values[:, 0].argsort(descending=True)[:5]].tolist()
