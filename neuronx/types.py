@@ -1,5 +1,6 @@
 """The central types: what flows from the data to the leaderboard. Everything here is frozen."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -138,8 +139,16 @@ class Explanation:
             return "inactive"
         if not self.is_linear:
             return self.terms[0][0]
-        text = " + ".join(f"{weight:.2f} {concept}" for concept, weight in self.terms)
-        return f"{text} + {self.bias:.2f}".replace("+ -", "- ")
+        text = " + ".join(f"{in_digits(weight)} {concept}" for concept, weight in self.terms)
+        return f"{text} + {in_digits(self.bias)}".replace("+ -", "- ")
+
+
+def in_digits(weight: float) -> str:
+    """A weight as explanations show it: two decimals, or two digits of a small and three of a huge one."""
+    size = abs(weight)
+    if size == 0 or 0.095 <= size < 1e6:
+        return f"{weight:.2f}"
+    return f"{weight:.2g}" if size < 1 else f"{weight:.3g}"
 
 
 @dataclass(frozen=True)
@@ -331,7 +340,8 @@ class Score:
         value: The score; NaN unless status is ok.
         sem: Its standard error; NaN where unknown.
         n: Number of images that it was computed on.
-        status: ok, inactive, unjudged, broken or no_effect.
+        status: ok, inactive, unjudged, untested, broken or no_effect. A score that is no finite number is broken,
+            whoever made it.
         explanation: In words.
         judge: Name of the judge.
         images: `<data>/<split>:<n>`.
@@ -349,6 +359,11 @@ class Score:
     explanation: str
     judge: str
     images: str
+
+    def __post_init__(self) -> None:
+        if self.status == "ok" and not math.isfinite(self.value):
+            for name, value in (("status", "broken"), ("value", math.nan), ("sem", math.nan)):
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)

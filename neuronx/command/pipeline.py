@@ -27,6 +27,7 @@ from neuronx.types import (
     as_found,
     check_suits,
     encoders_of,
+    unsplit,
 )
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def score(
 
     for judge in judges:
         check_judge(judge, images, (one.made_by for explanations in explained.values() for one in explanations))
+    check_explanations(explained, target, images)
     scored = []
     for (name, sim), judge in itertools.product(sims.items(), judges):
         log.info("%s: scoring by %s, judge %s", target.name, name, judge.name)
@@ -180,9 +182,30 @@ def score(
         listed = words.of(images) if words is not None and judge.vocabulary(images) is None else ()
         scored.append(sim.score(explained, target, images, judge, trainer, listed))
         for method in explained:
-            if {row.status for row in scored[-1].rows if row.method == method} == {"unjudged"}:
+            states = {row.status for row in scored[-1].rows if row.method == method}
+            if states == {"unjudged"}:
                 log.warning("The judge %s knows no explanation by %s: take another judge.", judge.name, method)
+            if states == {"untested"}:
+                log.warning("The test pictures cannot test what %s says: none shows any of it, or all do.", method)
     return scored
+
+
+def check_explanations(explained: Mapping[str, Sequence[Explanation]], target: "Target", images: "Probe") -> None:
+    """Raises UserError for an explanation of a part of a unit that is not split, or backed by an image that is not."""
+    parts = {unit for split in (target.parts or {}).values() for unit in split.units}
+    for method, explanations in explained.items():
+        wrong = unsplit([explanation.unit for explanation in explanations]) - parts
+        for explanation in explanations:
+            if explanation.unit in wrong:
+                raise UserError(
+                    f"{method} explains {explanation.unit}, a part of a unit that is not split; there are two or "
+                    "more parts of a unit, counted from 0."
+                )
+            if beyond := [image for image in explanation.evidence if not 0 <= image < len(images)]:
+                raise UserError(
+                    f"{method} backs its explanation of {explanation.unit} by image {beyond[0]}, but there are "
+                    f"{len(images)} images, 0 to {len(images) - 1}."
+                )
 
 
 def evaluation_of(

@@ -100,8 +100,13 @@ def mean_and_sem(values: ArrayLike) -> tuple[float, float]:
     The mean of nothing is NaN, and so is the standard error of fewer than two.
     """
     x = np.asarray(values, dtype=np.float64)
-    mean = float(x.mean()) if len(x) else math.nan
-    return mean, float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan
+    if not len(x):
+        return math.nan, math.nan
+    # By a power of 2, so that no digit changes, and sums and squares of huge values do not overflow.
+    exponent = int(np.frexp(np.abs(x).max())[1])
+    x = np.ldexp(x, -exponent)
+    sem = float(np.ldexp(x.std(ddof=1) / math.sqrt(len(x)), exponent)) if len(x) > 1 else math.nan
+    return float(np.ldexp(x.mean(), exponent)), sem
 
 
 def correlation_sem(r: ArrayLike, n: int) -> NDArray[np.float64]:

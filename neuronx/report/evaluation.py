@@ -59,6 +59,7 @@ class LeaderboardRow:
         judge: Name of the judge.
         images: `<data>/<split>:<n>`.
         n_broken: How many are NaN or infinite on some image.
+        n_untested: How many have an explanation whose concepts the test images do not test: none shows them, or all do.
     """
 
     target: str
@@ -75,6 +76,7 @@ class LeaderboardRow:
     judge: str
     images: str
     n_broken: int = 0
+    n_untested: int = 0
 
     @property
     def board(self) -> tuple[str, ...]:
@@ -134,6 +136,7 @@ def _row(group: Sequence[Score]) -> LeaderboardRow:
         judge=first.judge,
         images=first.images,
         n_broken=count["broken"],
+        n_untested=count["untested"],
     )
 
 
@@ -343,7 +346,13 @@ def _table(rows: Sequence[LeaderboardRow]) -> RichTable:
     table.add_column("mean ± sem", justify="right", no_wrap=True)
     table.add_column("", width=BAR)
     table.add_column("units", justify="right", no_wrap=True)
-    labels = {"inactive": "n_inactive", "broken": "n_broken", "unjudged": "n_unjudged", "no effect": "n_no_effect"}
+    labels = {
+        "inactive": "n_inactive",
+        "broken": "n_broken",
+        "unjudged": "n_unjudged",
+        "untested": "n_untested",
+        "no effect": "n_no_effect",
+    }
     counts = [(label, field) for label, field in labels.items() if any(getattr(row, field) for row in rows)]
     for label, _ in counts:
         table.add_column(label, justify="right", no_wrap=True)

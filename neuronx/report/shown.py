@@ -31,6 +31,7 @@ SAID_ONCE = (
     "judge",
     "images",
     "n_broken",
+    "n_untested",
 )
 """Columns that are printed above a table where all rows agree."""
 

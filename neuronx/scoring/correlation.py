@@ -10,7 +10,7 @@ from torch import Tensor
 from neuronx.metrics.correlation import correlation_sem, empty, merge, moments, pearson
 from neuronx.progress import progress
 from neuronx.recording.record import record
-from neuronx.scoring.predictors import JudgedConcepts, Predictor
+from neuronx.scoring.predictors import JudgedConcepts, Predictor, WeightedConcepts
 from neuronx.scoring.rows import MethodRows, TableOptions, layers_of, parts_apart, rows_of_sums
 from neuronx.types import Activations, Explanation, Judge, Score, Scores, TrainerFactory
 
@@ -24,7 +24,8 @@ class Correlation(TableOptions):
     """Simulates explanations on the test images and correlates them with the units, beside baselines and upper bound.
 
     A unit is inactive when it never changes on the test images, or its explanation is empty and it never changes on
-    train and val; unjudged when its explanation has an atom that the judge does not know; broken when it is NaN or
+    train and val; unjudged when its explanation has an atom that the judge does not know; untested when the test images
+    do not differ in any concept of its explanation, as where none shows it; broken when it or its prediction is NaN or
     infinite on some image. None of these has a score. An empty explanation of any other unit predicts a constant and
     scores 0. Options are those of `TableOptions`.
 
@@ -67,7 +68,10 @@ class Correlation(TableOptions):
         sums = rows_of_sums(table, recorded, probe.split("train", "val"), self.batch_size)
         methods: list[MethodRows[Predictor]] = [*table.methods, *sums]
         values = {layer: activations.values for layer, activations in recorded.items()}
-        predictors = [method.predictor for method in methods]
+        predictors = [
+            method.predictor.scaled() if isinstance(method.predictor, WeightedConcepts) else method.predictor
+            for method in methods
+        ]
         images = f"{probe.name}/test:{len(test)}"
         scores: list[Score] = []
         for method, r in zip(

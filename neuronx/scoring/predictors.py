@@ -6,6 +6,7 @@ All predictions are float64, from the scores that the judge gives to concepts on
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,6 +37,23 @@ class WeightedConcepts:
     concepts: Tensor
     weights: Tensor
     bias: Tensor
+
+    def scaled(self) -> "WeightedConcepts":
+        """The same with predictions that are at most about 1, each unit's by a power of 2, so that no digit changes.
+
+        For what does not depend on the scale of a prediction: squares of large ones would overflow.
+        """
+        exponent = self.exponent.numpy()
+        weights = np.ldexp(self.weights.numpy(), -exponent[:, None])
+        return replace(
+            self, weights=torch.from_numpy(weights), bias=torch.from_numpy(np.ldexp(self.bias.numpy(), -exponent))
+        )
+
+    @property
+    def exponent(self) -> Tensor:
+        """(K,) int32, the power of 2 that the largest weight or bias of each unit is just below."""
+        largest = torch.cat((self.weights, self.bias[:, None]), 1).abs().amax(1)
+        return torch.frexp(largest).exponent
 
     def predict(self, concepts: Tensor) -> Tensor:
         """From concept scores (C, B) float64 to predictions (K, B) float64."""
@@ -123,6 +141,17 @@ class JudgedConcepts:
                 f"The judge's score of `{self.formulas.atoms[atom]}` on image {int(rows[image])} is not a number."
             )
         return self.formulas.evaluate(scores.T.double().contiguous())
+
+    def support(self, rows: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+        """How many of some images show each concept, (F,) float64, and whether any two differ in it, (F,) bool.
+
+        Images count by their scores: one that shows a concept for sure is 1, with probability .3 it is .3.
+        """
+        low, high, mass = (torch.zeros(len(self.formulas)).double() + start for start in (torch.inf, -torch.inf, 0))
+        for _, scores in self.batches(rows, batch_size):
+            low, high = torch.minimum(low, scores.amin(1)), torch.maximum(high, scores.amax(1))
+            mass += scores.sum(1)
+        return mass, high > low
 
     def all_scores(self, rows: Tensor, batch_size: int) -> Tensor:
         """Scores (F, N) float32 of all concepts on some images."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuronx.concepts.formula import Formulas
 from neuronx.errors import UserError, unknown
+from neuronx.scoring.baselines import randomised, shuffled, wide_list
 from neuronx.scoring.predictors import JudgedConcepts, Predictor, SumOfParts, WeightedConcepts, fit_ridge, fit_sum
 from neuronx.types import Activations, Explanation, Judge, Score, TrainerFactory, Unit
 
@@ -28,55 +29,6 @@ SHUFFLED, RANDOM, CEILING = "shuffled-", "random-", "ceiling"
 def is_method(name: str) -> bool:
     """Whether a row of the leaderboard is a real method, neither a baseline nor the upper bound."""
     return name != CEILING and not name.startswith((SHUFFLED, RANDOM))
-
-
-def shuffled(explanations: Sequence[Explanation], seed: str) -> list[Explanation]:
-    """The same explanations, each given to another unit; in the order of the units.
-
-    The permutation is one cycle through all units, so that none keeps its own.
-
-    Args:
-        explanations: Of two or more units of one layer.
-        seed: Any text; the same text gives the same permutation.
-    """
-    n = len(explanations)
-    cycle = random.Random(seed).sample(range(n), n)
-    giver = dict(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
-    return [_moved(explanations[giver[k]], explanation.unit) for k, explanation in enumerate(explanations)]
-
-
-def randomised(explanation: Explanation, pool: Sequence[str], seed: str) -> Explanation | None:
-    """An explanation of the same length and weights with random concepts, all different; None where there is no other.
-
-    Where the draw gives the explanation itself, its own concepts are left out of a second draw.
-
-    Args:
-        explanation: What to imitate.
-        pool: Concepts to draw from; where it has fewer than the explanation, the last terms are left out.
-        seed: Any text; the same text and unit give the same draw, whatever other units there are.
-    """
-    draw = random.Random(f"{seed}/{explanation.unit}")
-    own = {_folded(concept) for concept, _ in explanation.terms}
-    for concepts in (pool, [concept for concept in pool if _folded(concept) not in own]):
-        count = min(len(concepts), len(explanation.terms))
-        weights = [weight for _, weight in explanation.terms]
-        terms = tuple(zip(draw.sample(concepts, count), weights, strict=False))
-        if not explanation.terms or (terms and not _same(terms, explanation.terms)):
-            return _moved(replace(explanation, terms=terms), explanation.unit)
-    return None
-
-
-def _folded(concept: str) -> str:
-    return concept.lower().replace("_", " ")
-
-
-def _same(terms: Sequence[tuple[str, float]], others: Sequence[tuple[str, float]]) -> bool:
-    return {(_folded(concept), weight) for concept, weight in terms} == {(_folded(c), weight) for c, weight in others}
-
-
-def _moved(explanation: Explanation, unit: Unit) -> Explanation:
-    """An explanation put to another unit, without the evidence and the notes, which do not belong to it."""
-    return replace(explanation, unit=unit, evidence=(), notes=())
 
 
 log = logging.getLogger(__name__)
@@ -95,7 +47,7 @@ class Row:
         method: Its method, or the baseline or upper bound that it belongs to.
         explanation: Of one unit.
         column: Of the unit in its layer's activations.
-        status: ok, inactive, unjudged, or broken for a unit that is NaN or infinite on some image.
+        status: ok, inactive, unjudged, untested, or broken for a unit that is NaN or infinite on some image.
     """
 
     method: str
@@ -167,6 +119,8 @@ class TableOptions:
         ceiling_concepts: How many concepts the upper bound may use: first those of the explanations, then random ones
             of the judge's vocabulary, or of the word list where the judge knows any phrase.
         batch_size: Images at a time.
+        min_support: A concept that fewer test images show, by the judge's probabilities, tests nothing. At 0 only those
+            do not in which the test images do not differ.
     """
 
     seed: int = 0
@@ -174,6 +128,20 @@ class TableOptions:
     ceiling: bool = True
     ceiling_concepts: int = 2000
     batch_size: int = 128
+    min_support: float = 0
+
+    def __post_init__(self) -> None:
+        name = f"sim.{type(self).__name__.lower()}"
+        for option in ("floors", "ceiling"):
+            if not isinstance(value := getattr(self, option), bool):
+                raise UserError(f"{name}.{option}={value}: it is true or false.")
+        for option, least in (("seed", 0), ("ceiling_concepts", 1), ("batch_size", 1)):
+            value = getattr(self, option)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UserError(f"{name}.{option}={value}: it is a whole number from {least}.")
+        value = self.min_support
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise UserError(f"{name}.min_support={value}: it is a number from 0.")
 
     def table(
         self,
@@ -195,20 +163,24 @@ class TableOptions:
         active = {layer: (active_units(one, fit), active_units(one, test)) for layer, one in recorded.items()}
         given = {layer: explanation_rows(explained, one, *active[layer]) for layer, one in recorded.items()}
         own = _concepts(given.values())
-        pool = judge.vocabulary(probe) or tuple(words) or own
-        drawn = {layer: random_rows(rows, pool, self.seed) if self.floors else [] for layer, rows in given.items()}
-        broad = self._broad(own, pool) if self.ceiling else ()
+        pool = judge.vocabulary(probe) or tuple(words)
+        broad = self._broad(own, pool or own) if self.ceiling else ()
+        listed = pool or (wide_list(own, probe) if self.floors else ())
+        drawn = {layer: random_rows(rows, listed, self.seed) if self.floors else [] for layer, rows in given.items()}
         formulas = Formulas((*own, *broad, *_concepts(drawn.values())))
         concepts = JudgedConcepts(formulas, judge.judge(formulas.atoms, probe, trainer))
         known = formulas.places(concepts.judgement.known)
+        mass, differs = concepts.support(test, self.batch_size)
+        tests = (differs & (mass >= self.min_support)).tolist()
+        tested = {concept for concept, place in known.items() if tests[place]}
 
         methods: list[MethodRows[WeightedConcepts]] = []
         for layer, rows in given.items():
-            judged = mark_unjudged(known, rows)
+            judged = mark_untested(tested, mark_unjudged(known, rows))
             status = {(RANDOM + row.method, row.explanation.unit): row.status for row in judged}
             by_chance = [replace(row, status=status[row.method, row.explanation.unit]) for row in drawn[layer]]
             swapped = shuffled_rows(judged, self.seed) if self.floors else []
-            methods += _by_method(layer, [*judged, *by_chance, *swapped], known)
+            methods += _by_method(layer, [*judged, *mark_untested(tested, by_chance), *swapped], known)
         chosen = torch.tensor([known[concept] for concept in broad if concept in known], dtype=torch.long)
         if len(chosen) and recorded:
             train, val = probe.split("train"), probe.split("val")
@@ -291,6 +263,18 @@ def mark_unjudged(known: Collection[str], rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def mark_untested(tested: Collection[str], rows: Sequence[Row]) -> list[Row]:
+    """The rows, those untested that have concepts none of which the test images test."""
+    return [
+        replace(row, status="untested")
+        if row.status == "ok"
+        and row.explanation.terms
+        and not any(concept in tested for concept, _ in row.explanation.terms)
+        else row
+        for row in rows
+    ]
+
+
 def random_rows(rows: Sequence[Row], pool: Sequence[str], seed: int) -> list[Row]:
     """The baseline `random-<method>`: beside each row one with random concepts; none where the pool has no others."""
     drawn: list[Row] = []
@@ -311,16 +295,24 @@ def random_rows(rows: Sequence[Row], pool: Sequence[str], seed: int) -> list[Row
 def shuffled_rows(rows: Sequence[Row], seed: int) -> list[Row]:
     """The baseline `shuffled-<method>` of one layer: explanations that can be scored, permuted among their units.
 
-    A method with only one such explanation has no such baseline.
+    A method with only one such explanation, or all of the same concepts, has no such baseline.
     """
     baseline: list[Row] = []
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
         sound = [row.explanation for row in own if row.status == "ok"]
-        if len(sound) > 1:
-            given = iter(shuffled(sound, f"{seed}/{method}/{sound[0].unit.layer}"))
-            for row in own:
-                other = next(given) if row.status == "ok" else row.explanation
+        if len(sound) < 2:
+            continue
+        given = {other.unit: other for other in shuffled(sound, f"{seed}/{method}/{sound[0].unit.layer}")}
+        if len(given) < len(sound):
+            left = f"left out for {len(sound) - len(given)} of {len(sound)} units" if given else "left out"
+            log.warning(
+                "%s%s is %s of %s: too many explanations have the same concepts.",
+                SHUFFLED, method, left, sound[0].unit.layer or "the output",
+            )  # fmt: skip
+        for row in own if given else []:
+            other = row.explanation if row.status != "ok" else given.get(row.explanation.unit)
+            if other is not None:
                 baseline.append(replace(row, method=SHUFFLED + method, explanation=other))
     return baseline
 
@@ -342,7 +334,8 @@ def rows_of_sums(
     """The units that were explained in parts, as rows of the method; a unit is predicted by the sum of its parts.
 
     A part cannot be less than nothing, so its prediction is cut at 0; its weight is fitted to the unit. A unit is
-    unjudged when one of its parts is, and inactive or broken when all of them are; parts that are inactive add nothing.
+    unjudged when one of its parts is; where no part can be scored it is untested when one of them is, broken when all
+    are, else inactive. Parts that cannot be scored add nothing.
 
     Args:
         table: With the rows of parts.
@@ -365,13 +358,14 @@ def rows_of_sums(
         columns = {unit: column for column, unit in enumerate(recorded[method.layer].units)}
         whole = []
         for unit in [*scored, *(unit for unit in parts if unit not in place)]:
-            others = "broken" if all(row.status == "broken" for row in parts[unit]) else "inactive"
+            states = {row.status for row in parts[unit]}
+            others = "untested" if "untested" in states else "broken" if states == {"broken"} else "inactive"
             status = "ok" if unit in place else "unjudged" if unit in unjudged else others
             text = " | ".join(str(row.explanation) for row in parts[unit])
             name = method.rows[0].method.removesuffix(PARTS)
             whole.append(Row(name, Explanation(unit, ((text, 1.0),)), columns[unit], status))
         predictor = fit_sum(
-            method.predictor,
+            method.predictor.scaled(),
             torch.tensor([place.get(unit, len(scored)) for unit in sound], dtype=torch.int64),
             torch.tensor([columns[unit] for unit in scored], dtype=torch.int64),
             recorded[method.layer].values,

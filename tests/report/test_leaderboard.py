@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,10 +32,30 @@ def scored(method, values, layer="layer4", judge="siglip", target="net"):
 
 
 def test_means_and_errors_are_over_the_units_that_could_be_scored():
-    (row,) = leaderboard(scored("le_clip", [0.1, 0.2, 0.6, "inactive", "unjudged", "unjudged", "no_effect", "broken"]))
+    (row,) = leaderboard(
+        scored("le_clip", [0.1, 0.2, 0.6, "inactive", "unjudged", "unjudged", "no_effect", "broken", "untested"])
+    )
     assert row.mean == pytest.approx(0.3)
     assert row.sem == pytest.approx(math.sqrt(((0.2**2) + 0.1**2 + 0.3**2) / 2 / 3))
-    assert (row.n_units, row.n_inactive, row.n_unjudged, row.n_no_effect, row.n_broken) == (3, 1, 2, 1, 1)
+    assert (row.n_units, row.n_inactive, row.n_unjudged, row.n_no_effect, row.n_broken, row.n_untested) == (
+        3,
+        1,
+        2,
+        1,
+        1,
+        1,
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_finite_number_is_broken_whoever_made_it(value):
+    (row,) = leaderboard([*scored("mine", [0.1, 0.3]), replace(scored("mine", [0.1])[0], value=value)])
+    assert row.mean == pytest.approx(0.2) and (row.n_units, row.n_broken) == (2, 1)
+
+
+def test_huge_scores_have_a_mean_and_an_error():
+    (row,) = leaderboard(scored("mine", [1e308, 1.5e308, 1.7e308]))
+    assert row.mean == pytest.approx(1.4e308) and row.sem == pytest.approx(0.2081666e308)
 
 
 def test_one_unit_has_no_error_and_none_has_no_mean():

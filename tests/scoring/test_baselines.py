@@ -1,4 +1,7 @@
-from neuronx.scoring.rows import is_method, randomised, shuffled
+import pytest
+
+from neuronx.scoring.baselines import randomised, shuffled
+from neuronx.scoring.rows import is_method
 from neuronx.types import Explanation, Unit
 
 POOL = tuple(f"w{k}" for k in range(50))
@@ -41,3 +44,25 @@ def test_a_random_explanation_is_never_the_explanation_itself():
         assert {concept for concept, _ in swapped.terms} != {"a", "b"}
     assert randomised(said(0, ("dog", 1.0)), ("dog",), "0/le") is None
     assert randomised(said(0), ("dog",), "0/le") == said(0)
+
+
+def test_a_random_explanation_draws_none_of_the_concepts_of_a_formula_or_of_a_long_explanation():
+    for unit in range(20):
+        formula = randomised(said(unit, ("Dog OR NOT tabby_cat", 1.0)), ("dog", "tabby cat", "a", "b"), "0/le")
+        assert formula.terms[0][0] in ("a", "b")
+        two = randomised(said(unit, ("a", 1.0), ("b", 2.0)), ("a", "b", "c", "d", "e"), "0/le")
+        assert {concept for concept, _ in two.terms} <= {"c", "d", "e"}
+
+
+@pytest.mark.parametrize("words", ["aab", "aabb", "aabbc", "aaabbc", "abcdeaab", "aaabbb"])
+def test_a_shuffled_unit_never_gets_the_words_of_its_own_explanation(words):
+    own = [said(k, (word, 1.0 + k)) for k, word in enumerate(words)]
+    for seed in map(str, range(20)):
+        moved = {one.unit: one.terms for one in shuffled(own, seed)}
+        assert all(moved[one.unit][0][0] != one.terms[0][0] for one in own if one.unit in moved)
+        most = max(map(words.count, words))
+        assert len(moved) == (len(words) if 2 * most <= len(words) else 2 * (len(words) - most))
+
+
+def test_explanations_that_are_all_equal_have_nothing_to_swap():
+    assert shuffled([said(k, ("Dog", 1.0)) for k in range(3)] + [said(3, ("dog", 2.0))], "0") == []

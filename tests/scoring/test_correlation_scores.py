@@ -10,6 +10,7 @@ import torch
 from oracles_simulation import Rows, planted, recorded
 
 from neuronx.errors import UserError
+from neuronx.report.evaluation import leaderboard
 from neuronx.scoring.correlation import Correlation
 from neuronx.types import Explanation, Unit
 
@@ -244,3 +245,87 @@ def test_scores_that_are_no_numbers_are_refused(world, trainer):
     judge.scores[int(probe.split("test")[4]), 0] = torch.nan
     with pytest.raises(UserError, match="`c0` on image"):
         run(Correlation(), {"true": truth}, layer, probe, judge, trainer)
+
+
+def test_the_scale_of_an_explanation_does_not_matter_even_where_squares_overflow(world, trainer):
+    probe, judge, layer, truth = world
+    expected = values(run(plain, {"true": truth}, layer, probe, judge, trainer), "true")
+    for scale in (1e154, 4e307, 1e-200):
+        scaled = [
+            replace(one, terms=tuple((c, w * scale) for c, w in one.terms), bias=one.bias * scale) for one in truth
+        ]
+        scores = run(Correlation(), {"true": scaled}, layer, probe, judge, trainer)
+        assert {one.status for one in scores} == {"ok"}
+        np.testing.assert_allclose(values(scores, "true"), expected, atol=1e-10)
+
+
+def test_units_whose_concepts_no_test_image_shows_are_untested_and_leave_the_mean(world, trainer, caplog):
+    probe, judge, layer, truth = world
+    test = probe.split("test")
+    judge.scores[test, 0], judge.scores[test, 1] = 0, 1
+    truth[0] = Explanation(Unit("layer", 0), (("c0", 1.0),))
+    truth[1] = Explanation(Unit("layer", 1), (("c0", 2.0), ("c1", -1.0)), bias=3.0)
+    truth[2] = Explanation(Unit("layer", 2), (("c0", 2.0), ("c5", 1.0)))
+    truth[3] = Explanation(Unit("layer", 3), (("NOT c0 OR c1", 1.0),))
+    truth[4] = Explanation(Unit("layer", 4), (("c0", 1.0), ("unheard of", 1.0)))
+    scores = run(Correlation(), {"true": truth}, layer, probe, judge, trainer)
+    for method in ("true", "shuffled-true"):
+        status = {one.unit.index: one.status for one in scores if one.method == method}
+        assert {k: one for k, one in status.items() if one != "ok"} == {
+            0: "untested", 1: "untested", 3: "untested", 4: "unjudged"
+        }  # fmt: skip
+    by_chance = [one for one in scores if one.method == "random-true" and one.explanation in ("c0", "c1")]
+    assert {one.status for one in by_chance} <= {"untested"}
+    (row,) = [row for row in leaderboard(scores) if row.method == "true"]
+    assert (row.n_units, row.n_untested, row.n_unjudged) == (20, 3, 1)
+    assert math.isclose(row.mean, np.nanmean(values(scores, "true")))
+
+
+def test_concepts_with_too_little_support_test_nothing(world, trainer):
+    probe, judge, layer, _ = world
+    test = probe.split("test")
+    judge.scores[test, 0] = 0
+    judge.scores[test[:3], 0] = torch.tensor([1, 0.5, 1])
+    said = {"said": [Explanation(Unit("layer", 0), (("c0", 1.0),)), Explanation(Unit("layer", 1), (("c1", 1.0),))]}
+    status = {
+        least: [one.status for one in run(replace(plain, min_support=least), said, layer, probe, judge, trainer)]
+        for least in (0, 2.5, 3)
+    }
+    assert status == {0: ["ok", "ok"], 2.5: ["ok", "ok"], 3: ["untested", "ok"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"floors": "x"}, "sim.correlation.floors=x: it is true or false"),
+        ({"ceiling": 1}, "sim.correlation.ceiling=1"),
+        ({"batch_size": 0}, "sim.correlation.batch_size=0: it is a whole number from 1"),
+        ({"ceiling_concepts": -1}, "ceiling_concepts=-1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"min_support": math.nan}, "min_support=nan: it is a number from 0"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Correlation(**options)
+
+
+def test_where_nobody_gives_a_list_random_concepts_come_from_a_wide_one(world, trainer):
+    probe, judge, layer, _ = world
+    judge.any_phrase = True
+    said = [Explanation(Unit("layer", k), (("c1", 1.0),)) for k in range(6)]
+    scores = run(Correlation(ceiling=False), {"said": said}, layer, probe, judge, trainer)
+    by_chance = [one.explanation for one in scores if one.method == "random-said"]
+    assert len(set(by_chance)) > 3 and "c1" not in by_chance
+
+
+def test_where_all_say_the_same_there_is_nothing_to_shuffle(world, trainer, caplog):
+    probe, judge, layer, _ = world
+    said = [Explanation(Unit("layer", k), (("c1", 1.0),)) for k in range(6)]
+    scores = run(Correlation(ceiling=False), {"said": said}, layer, probe, judge, trainer)
+    assert {one.method for one in scores} == {"said", "random-said"}
+    assert "shuffled-said is left out of layer: too many explanations have the same concepts" in caplog.text
+    said[5] = Explanation(Unit("layer", 5), (("c2", 1.0),))
+    scores = run(Correlation(ceiling=False), {"said": said}, layer, probe, judge, trainer)
+    assert len([one for one in scores if one.method == "shuffled-said"]) == 2
+    assert "left out for 4 of 6 units" in caplog.text

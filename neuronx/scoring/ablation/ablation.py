@@ -50,6 +50,9 @@ BEYOND = 0.1
 WIDER = 8
 """How often a range that a fit has left is widened."""
 
+FAR = 1e9
+"""Predictions further from a unit than so many of its ranges have no score in `optim`: no curve reaches there."""
+
 
 @dataclass(frozen=True)
 class Ablation(TableOptions):
@@ -94,6 +97,7 @@ class Ablation(TableOptions):
     most_images: int | None = 250
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for mode in self.modes:
             if mode not in MODES:
                 raise unknown("mode of ablation", mode, MODES)
@@ -103,10 +107,14 @@ class Ablation(TableOptions):
             raise unknown("way to combine", self.combine, HOW)
         if self.temperature is not None and not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise UserError(f"sim.ablation.temperature={self.temperature}: it must be above 0, or null to be fitted.")
-        for name in ("nodes", "most_images"):
+        for name in ("nodes", "most_nodes", "most_images"):
             value = getattr(self, name)
             if value is not None and value < 2:
                 raise UserError(f"sim.ablation.{name}={value}: at least 2 are needed.")
+        if not (self.lr >= 0 and math.isfinite(self.lr)):
+            raise UserError(f"sim.ablation.lr={self.lr}: it is a finite number from 0, such as 0.01.")
+        if self.steps < 0:
+            raise UserError(f"sim.ablation.steps={self.steps}: it is a whole number from 0.")
 
     def score(
         self,
@@ -165,6 +173,7 @@ class Ablation(TableOptions):
             for k, method in enumerate(methods):
                 for mode in self.modes:
                     values, sems = found[mode][k].tolist()
+                    # An infinite one, of a prediction beyond all numbers, becomes broken as any other score.
                     status = ["no_effect" if math.isnan(value) else "ok" for value in values]
                     results = zip(values, sems, status, strict=True)
                     scores += method.scores(results, f"ablation_{mode}", target.name, pool, judge.name, images_used)
@@ -226,13 +235,22 @@ class LayerAblation:
         z = self.z[units].double().to(device)
         mean = z[:, val].mean(1, keepdim=True)
         said = []  # of each predictor: its number, its rows, their places among the units, what they predict
+        scale = []  # of that, a power of 2: `norm` knows no scale, and the squares of large predictions would overflow
         for p, predictor in enumerate(self.predictors):
             place = torch.searchsorted(self.columns[units], predictor.columns).clamp(max=len(units) - 1)
             rows = (self.columns[units][place] == predictor.columns).nonzero()[:, 0]
             if len(rows):
-                q = predictor.units(rows).predict_all(self.concepts).to(device)
+                own = predictor.units(rows)
+                q = own.scaled().predict_all(self.concepts).to(device)
                 said.append((p, rows, place[rows].to(device), q))
+                scale.append(torch.exp2(own.exponent.double())[:, None].to(device))
         norm = [standardised(q[:, val], z[k][:, val], q[:, test]) for *_, k, q in said]
+        wide = FAR * (z.amax(1) - z.amin(1))
+        far = []  # of each predictor: whose predictions are; their places are taken by the mean
+        for at, ((p, rows, k, q), times) in enumerate(zip(said, scale, strict=True)):
+            q = q * times
+            far.append(~((q - z[k]).abs().amax(1) <= wide[k]))
+            said[at] = p, rows, k, torch.where(far[at][:, None], mean[k], q)
 
         low = high = torch.zeros(len(units), dtype=torch.float64, device=device)
         about = [(torch.arange(len(units), device=device), mean - z)]
@@ -246,13 +264,16 @@ class LayerAblation:
         curves = self.change.curves(units, z, low, high)
 
         base = curves.of(slice(None), test).at(mean.expand(-1, z[:, test].shape[1]))[0]
-        for (p, rows, k, q), amounts in zip(said, norm, strict=True):
+        for (p, rows, k, q), amounts, beyond in zip(said, norm, far, strict=True):
             for mode in self.options.modes:
                 if mode == "norm":
                     change = curves.of(k, test).at(amounts)[0]
                 else:
                     change = self._optimised(q, units, k, z, curves)
-                found[mode][p][:, rows] = damage_undone(change, base[k], self.change.rounding).cpu()
+                scores = damage_undone(change, base[k], self.change.rounding)
+                if mode == "optim":
+                    scores = torch.where(beyond & ~scores.isnan(), -torch.inf, scores)
+                found[mode][p][:, rows] = scores.cpu()
 
     def _optimised(self, q: Tensor, units: Tensor, k: Tensor, z: Tensor, curves: Curves) -> Tensor:
         """Changes of the test images' loss with units at their fitted simulation."""
@@ -332,7 +353,7 @@ def damage_undone(simulated: Tensor, mean: Tensor, rounding: float) -> Tensor:
         rounding: Mean absolute changes up to this are none.
 
     Returns:
-        (2, K) scores and standard errors, NaN where there is no effect.
+        (2, K) scores and standard errors, NaN where there is no effect; infinite where the loss is.
     """
     there, base = simulated.abs(), mean.abs()
     n, total = base.shape[1], base.sum(1)
@@ -340,4 +361,5 @@ def damage_undone(simulated: Tensor, mean: Tensor, rounding: float) -> Tensor:
     ratio = there.sum(1) / total.masked_fill(~effect, 1)
     residual = there - ratio[:, None] * base
     sem = (residual.square().sum(1) * n / max(n - 1, 1)).sqrt() / total.masked_fill(~effect, 1)
-    return torch.where(effect, torch.stack((1 - ratio, sem)), torch.nan)
+    scores = torch.stack((1 - ratio, sem)).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return torch.where(effect, scores, torch.nan)

@@ -225,3 +225,26 @@ def test_a_generator_has_no_class_head(trainer):
     probe = latent_probe(target, size=40)
     with pytest.raises(UserError, match="generates pictures and has no class head"):
         Ablation().score({"a": [Explanation(Unit("layer2", 0), (("red", 1.0),))]}, target, probe, None, trainer)
+
+
+@pytest.mark.parametrize("scale", [1e154, 1e307])
+def test_a_huge_explanation_is_right_in_norm_broken_in_optim_and_harms_no_other(world, trainer, scale):
+    target, probe = world
+    said, judge, _ = explained(target, probe, "hidden")
+    huge = [replace(one, terms=tuple((c, w * scale) for c, w in one.terms), bias=one.bias * scale) for one in said]
+    sim = Ablation(floors=False, ceiling=False)
+    alone = sim.score({"usual": said}, target, probe, judge, trainer).rows
+    beside = sim.score({"usual": said, "huge": huge}, target, probe, judge, trainer).rows
+    for a, b in zip(alone, [row for row in beside if row.method == "usual"], strict=True):
+        assert (b.status, b.value) == ("ok", pytest.approx(a.value, abs=1e-6))
+    for a, b in zip(alone, [row for row in beside if row.method == "huge"], strict=True):
+        if a.score == "ablation_norm":
+            assert b.value == pytest.approx(a.value, abs=1e-6)
+        else:
+            assert b.status == "broken" and math.isnan(b.value)
+
+
+@pytest.mark.parametrize(("option", "value"), [("lr", math.nan), ("steps", -1), ("batch_size", 0), ("most_nodes", 1)])
+def test_numbers_that_cannot_be_options(option, value):
+    with pytest.raises(UserError, match=rf"sim\.ablation\.{option}={value}"):
+        Ablation(**{option: value})
