@@ -311,15 +311,15 @@ class Study:
 
     def _check_words(self, texts: Sequence[str], judge: Judge) -> None:
         """Refuses a word of the user's that the judge does not know."""
-        from neuronx.concepts.formula import parse
-        from neuronx.concepts.labels import spoken
+        from neuronx.concepts.formula import parse, spoken
 
         known = judge.vocabulary(self.probe)
+        names = frozenset(map(spoken, known or self.probe.class_names))
         for text in texts:
             if not text.strip():
                 raise UserError("An explanation is empty: give a word or a formula of words.")
-            for atom in parse(text).atoms:
-                if known is not None and spoken(atom) not in map(spoken, known):
+            for atom in parse(text, names).atoms:
+                if known is not None and spoken(atom) not in names:
                     raise unknown(f"word of the judge {judge.name}", atom, known)
 
 

@@ -2,12 +2,15 @@
 
 Only the words AND, OR and NOT in upper case are operators, NOT before AND before OR; brackets group. Whatever stands
 between operators is an atom, and a text without operators is one atom, brackets and all: `bread and butter (fresh)`.
+A name that would be read as anything else stands in quotes, inner quotes doubled: `red AND NOT "DO NOT ENTER"`.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -15,6 +18,9 @@ from torch import Tensor
 from neuronx.errors import UserError
 
 _OPERATORS = ("AND", "OR", "NOT")
+_TOKEN = re.compile(r'"(?:[^"]|"")*"(?![^\s()])|[()]|[^\s()]+')
+"""A text in quotes, a bracket, or a word; quotes within a word are letters like others."""
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 @dataclass(frozen=True)
@@ -37,25 +43,72 @@ class Formula:
         return (self.atom,) if not self.operator else tuple(atom for part in self.parts for atom in part.atoms)
 
     def __str__(self) -> str:
+        return self._text(quoted)
+
+    def _text(self, spell: Callable[[str], str]) -> str:
         if not self.operator:
-            return self.atom
-        texts = [f"({part})" if part.operator in ("AND", "OR") else str(part) for part in self.parts]
+            return spell(self.atom)
+        texts = [part._text(joined) for part in self.parts]
+        texts = [
+            f"({text})" if part.operator in ("AND", "OR") else text
+            for part, text in zip(self.parts, texts, strict=True)
+        ]
         return f"NOT {texts[0]}" if self.operator == "NOT" else f" {self.operator} ".join(texts)
 
 
-def parse(text: str) -> Formula:
+def quoted(name: str) -> str:
+    """A name as a formula of its own: in quotes where `parse` would read anything but the name."""
+    operators = any(word in _OPERATORS for word in _TOKEN.findall(name))
+    plain = name == name.strip() != "" and not operators and not _QUOTED.fullmatch(name)
+    return name if plain else _in_quotes(name)
+
+
+def joined(name: str) -> str:
+    """A name as a part of a formula: in quotes where brackets or quotes of its own would be taken for the formula's."""
+    words = _TOKEN.findall(name)
+    depths = [*accumulate({"(": 1, ")": -1}.get(word, 0) for word in words)]
+    own = any(word.startswith('"') for word in words) or words[:1] == ["("] or min(depths, default=0) < 0
+    return _in_quotes(name) if own or (depths and depths[-1]) else quoted(name)
+
+
+def _in_quotes(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def parse(text: str, names: Collection[str] = ()) -> Formula:
     """Reads a formula or a plain phrase.
+
+    Args:
+        text: The formula.
+        names: Names as `spoken` gives them. A text that is one of them is an atom where it is no formula of others.
 
     Raises:
         UserError: A text with operators that is not a formula.
     """
-    tokens = [(match[0], match.start(), match.end()) for match in re.finditer(r"[()]|[^\s()]+", text)]
+    tokens = [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
     if not any(word in _OPERATORS for word, _, _ in tokens):
+        alone = len(tokens) == 1 and tokens[0][0] == text.strip()
+        return Formula(atom=_unquoted(text.strip()) if alone else text.strip())
+    if spoken(text) in names:
+        with suppress(UserError):
+            formula = parse(text)
+            if all(spoken(atom) in names for atom in formula.atoms):
+                return formula
         return Formula(atom=text.strip())
     formula, end = _sum(text, tokens, 0)
     if end < len(tokens):
         raise _broken(text, f"`{tokens[end][0]}` was not expected after `{text[: tokens[end][1]].strip()}`")
     return formula
+
+
+def spoken(name: str) -> str:
+    """How a concept's name is compared: lower case, "_" as space, one space between words."""
+    return " ".join(name.lower().replace("_", " ").split())
+
+
+def _unquoted(word: str) -> str:
+    """What stands in quotes; any other word as it is."""
+    return word[1:-1].replace('""', '"') if _QUOTED.fullmatch(word) else word
 
 
 def evaluate(formula: Formula, score: Callable[[str], Tensor]) -> Tensor:
@@ -168,10 +221,12 @@ def _factor(text: str, tokens: list[Token], at: int) -> tuple[Formula, int]:
         raise _broken(text, f"a concept is missing before `{word}`" if word else "a concept is missing at the end")
     if depth > 0:
         raise _broken(text, "a bracket is not closed")
-    return Formula(atom=text[tokens[start][1] : tokens[at - 1][2]]), at
+    alone = at == start + 1
+    return Formula(atom=_unquoted(tokens[start][0]) if alone else text[tokens[start][1] : tokens[at - 1][2]]), at
 
 
 def _broken(text: str, why: str) -> UserError:
     return UserError(
-        f"`{text}` is not a formula: {why}. AND, OR and NOT in upper case are operators; write other words small."
+        f"`{text}` is not a formula: {why}. AND, OR and NOT in upper case are operators: write other words small, "
+        'or a name that has them in quotes, as in "DO NOT ENTER".'
     )

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from neuronx.concepts.formula import spoken
 from neuronx.data.probe import Probe
 from neuronx.data.segmentation import areas
 from neuronx.errors import Unsuitable, UserError, unknown
@@ -55,11 +56,6 @@ class LabelConcepts:
         known, table = look_up(names, *self.table(probe))
         labels = _labels(probe)
         return Judgement(known, lambda rows: table[labels[rows]])
-
-
-def spoken(name: str) -> str:
-    """How a concept's name is compared: lower case, "_" as space, one space between words."""
-    return " ".join(name.lower().replace("_", " ").split())
 
 
 def look_up(names: Sequence[str], have: Sequence[str], columns: Tensor) -> tuple[Tensor, Tensor]:

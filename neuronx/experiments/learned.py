@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neuronx.concepts.formula import Formula, parse
-from neuronx.concepts.labels import spoken
+from neuronx.concepts.formula import Formula, parse, spoken
 from neuronx.errors import UserError
 from neuronx.experiments import splits as split
 from neuronx.experiments.generalisation import (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuronx.concepts.labels import spoken
+from neuronx.concepts.formula import spoken
 from neuronx.errors import UserError
 from neuronx.metrics.correlation import moments, pearson
 from neuronx.types import Explanation

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from neuronx.concepts.formula import parse
-from neuronx.concepts.labels import spoken
+from neuronx.concepts.formula import parse, quoted, spoken
 from neuronx.types import Explanation, Unit
 
 if TYPE_CHECKING:
@@ -77,4 +76,5 @@ def wide_list(own: Sequence[str], probe: "Probe") -> tuple[str, ...]:
     """Concepts to draw from where nobody gives a list: those of the explanations, the images' classes, ImageNet's."""
     from neuronx.data.imagenet import torchvision_names
 
-    return tuple(dict.fromkeys((*own, *probe.class_names, *probe.hierarchy, *torchvision_names())))
+    names = map(quoted, (*probe.class_names, *probe.hierarchy, *torchvision_names()))
+    return tuple(dict.fromkeys((*own, *names)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from neuronx.concepts.formula import Formulas
+from neuronx.concepts.formula import Formulas, parse, quoted, spoken
 from neuronx.errors import UserError, unknown
 from neuronx.scoring.baselines import randomised, shuffled, wide_list
 from neuronx.scoring.predictors import JudgedConcepts, Predictor, SumOfParts, WeightedConcepts, fit_ridge, fit_sum
@@ -161,9 +161,11 @@ class TableOptions:
         """
         test, fit = probe.split("test"), probe.split("train", "val")
         active = {layer: (active_units(one, fit), active_units(one, test)) for layer, one in recorded.items()}
-        given = {layer: explanation_rows(explained, one, *active[layer]) for layer, one in recorded.items()}
+        names = judge.vocabulary(probe) or tuple(words)
+        told = with_names(explained, (*names, *probe.class_names))
+        given = {layer: explanation_rows(told, one, *active[layer]) for layer, one in recorded.items()}
         own = _concepts(given.values())
-        pool = judge.vocabulary(probe) or tuple(words)
+        pool = tuple(map(quoted, names))
         broad = self._broad(own, pool or own) if self.ceiling else ()
         listed = pool or (wide_list(own, probe) if self.floors else ())
         drawn = {layer: random_rows(rows, listed, self.seed) if self.floors else [] for layer, rows in given.items()}
@@ -196,6 +198,21 @@ class TableOptions:
             return sorted(draw.sample(own, limit))
         others = sorted(set(pool) - set(own))
         return [*own, *sorted(draw.sample(others, min(len(others), limit - len(own))))]
+
+
+def with_names(explained: Mapping[str, Sequence[Explanation]], names: Sequence[str]) -> dict[str, list[Explanation]]:
+    """Explanations in which a concept that is one of some names, such as DO NOT ENTER, stands in quotes."""
+    known = frozenset(map(spoken, names))
+
+    def formula(concept: str) -> str:
+        return str(parse(concept, known)) if spoken(concept) in known else concept
+
+    return {
+        method: [
+            replace(one, terms=tuple((formula(concept), weight) for concept, weight in one.terms)) for one in given
+        ]
+        for method, given in explained.items()
+    }
 
 
 def layers_of(explained: Mapping[str, Sequence[Explanation]], target: "Target") -> dict[str, str]:

@@ -99,14 +99,14 @@ def read_csv(
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
     try:
-        columns = [spelling(column.strip()) for column in next(reader, [])]
+        columns = [spelling(_read(column).strip()) for column in next(reader, [])]
         for cells in reader:
             if not any(map(str.strip, cells)):
                 continue
             line = reader.line_num + before
             if len(cells) != len(columns):
                 raise UserError(f"{path}, line {line}: {_wrong_length(columns, cells)}")
-            rows.append(TableRow(path, line, dict(zip(columns, cells, strict=True))))
+            rows.append(TableRow(path, line, dict(zip(columns, map(_read, cells), strict=True))))
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num + before}: not a comma separated table ({error}).") from None
     if not rows and not (may_be_empty and columns):
@@ -162,14 +162,30 @@ def _wrong_length(columns: Sequence[str], cells: Sequence[str]) -> str:
 def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Path:
     """Writes a table so that the same content is the same bytes on every machine.
 
-    Numbers have as many digits as float64 needs to be read back exactly.
+    Numbers have as many digits as float64 needs to be read back exactly. A text that a spreadsheet would run, as it
+    begins with = + - or @, stands after an apostrophe, which `read_csv` takes away again.
     """
     lines = [",".join(_cell(value) for value in row) for row in (columns, *rows)]
     return write_atomic(path, ("\n".join(lines) + "\n").encode())
 
 
+_RUNS = re.compile(r"'*[=+@\t\r-]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|-")
+
+
+def _safe(text: str) -> str:
+    """A text as a spreadsheet shows it instead of running it: after an apostrophe where it begins as formulas do."""
+    return f"'{text}" if _RUNS.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _read(text: str) -> str:
+    """What `_safe` was given."""
+    return text[1:] if text.startswith("'") and _RUNS.match(text) else text
+
+
 def _cell(value: Cell) -> str:
     if isinstance(value, str):
+        value = _safe(value)
         # Not csv.writer: whether it quotes a lone carriage return depends on the version of Python.
         return '"' + value.replace('"', '""') + '"' if any(mark in value for mark in ',"\r\n') else value
     if value is None or value != value:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuronx.concepts.formula import Formulas, evaluate, parse
+from neuronx.concepts.formula import Formula, Formulas, evaluate, parse, quoted
 from neuronx.errors import UserError
 
 
@@ -72,3 +72,48 @@ def test_known_formulas_have_known_atoms_only():
     assert many.atoms == ("a", "b", "c") and len(many) == 4
     assert many.places(torch.tensor([True, False, True])) == {"a": 0, "a OR c": 3}
     assert Formulas([]).evaluate(torch.rand(0, 3)).shape == (0, 3)
+
+
+ODD = [
+    *("salt AND pepper", "DO NOT ENTER", "OR", "NOT", "a OR b", "(red)", "smile :)", ":(", "((a)", "a) OR (b"),
+    *('24" screen', '"best" car', 'say "hi"', '"', '""', "=1+1", "-x", "@y", "a, b;c", "'quoted'"),
+    *(" edges ", "a\nb\tc", "ANDROID", "\u00e9t\u00e9 OR \u732b", "", "x" * 3000 + " AND y"),
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_any_name_is_one_atom_once_quoted(name):
+    assert parse(quoted(name)) == Formula(atom=name)
+    both = Formula("OR", (Formula(atom=name), Formula("NOT", (Formula(atom=name),))))
+    assert parse(str(both)) == both
+
+
+def test_plain_names_are_not_quoted():
+    for name in ("bread and butter", "(red)", "crane (bird)", '24" screen', "it's", "=1+1"):
+        assert quoted(name) == name
+    assert quoted("DO NOT ENTER") == '"DO NOT ENTER"' and quoted('"') == '"' and quoted('""') == '""""""'
+    assert str(Formula("AND", (Formula(atom="a"), Formula(atom="(b)")))) == 'a AND "(b)"'
+
+
+any_name = st.one_of(st.sampled_from(ODD), st.text(alphabet='aAND ORT"()\n', max_size=12), st.text(max_size=6))
+
+
+def _operations(inner):
+    parts = st.lists(inner, min_size=2, max_size=3).map(tuple)
+    joined = st.builds(Formula, st.sampled_from(["AND", "OR"]), parts)
+    return st.one_of(joined, st.builds(lambda part: Formula("NOT", (part,)), inner))
+
+
+@given(st.recursive(st.builds(lambda name: Formula(atom=name), any_name), _operations, max_leaves=5))
+@settings(max_examples=300, deadline=None)
+def test_what_is_printed_is_read_back(formula):
+    assert parse(str(formula)) == formula
+
+
+def test_a_whole_name_is_an_atom_unless_it_is_a_formula_of_names():
+    names = {"do not enter", "salt and pepper", "salt", "stop"}
+    assert parse("DO NOT ENTER", names).atoms == ("DO NOT ENTER",)
+    assert parse("salt AND pepper", names) == Formula(atom="salt AND pepper")
+    assert parse("salt AND pepper", names | {"pepper"}).atoms == ("salt", "pepper")
+    with pytest.raises(UserError, match='in quotes, as in "DO NOT ENTER"'):
+        parse("DO NOT GO", names)

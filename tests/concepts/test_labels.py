@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from neuronx.concepts.labels import LabelConcepts, TruthConcepts, spoken
+from neuronx.concepts.formula import spoken
+from neuronx.concepts.labels import LabelConcepts, TruthConcepts
 from neuronx.data.folder import FolderProbe
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError

@@ -1,3 +1,4 @@
+import csv
 import math
 import os
 
@@ -48,6 +49,21 @@ def test_cells_survive_writing_and_reading(tmp_path_factory, cells):
     assert [row.cells["word"] for row in rows] == [word for word, _, _ in cells]
     assert [row.number_or_nan("number") for row in rows] == [number for _, number, _ in cells]
     assert [row.whole("whole") for row in rows] == [whole for _, _, whole in cells]
+
+
+RUN = ["=1+1", "+1 dog", "-x", "@SUM(A1)", "\tx", "\rx", "-0.47 mammal", "'=1", "''-x", "=HYPERLINK(1)"]
+
+
+def test_what_a_spreadsheet_would_run_is_written_so_that_it_does_not(tmp_path):
+    plain = ["-", "-0.5", "+1e-3", "a=b", "'tis", "'", " =1"]
+    path = write_csv(tmp_path / "a.csv", ["=column", "text"], [[text, text] for text in [*RUN, *plain]])
+    with path.open(newline="") as file:
+        there = list(csv.reader(file))
+    assert there[0] == ["'=column", "text"]
+    assert [row[0] for row in there[1:]] == [*("'" + text for text in RUN), *plain]
+    columns, rows = read_csv(path)
+    assert columns == ["=column", "text"]
+    assert [row.cells["text"] for row in rows] == [text for text in [*RUN, *plain]]
 
 
 def test_numbers_have_one_spelling(tmp_path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from neuronx.concepts.formula import quoted
 from neuronx.errors import UserError, unknown
 from neuronx.methods.clip_dissect.similarity import SIMILARITIES, labels, top_rows
 from neuronx.progress import progress
@@ -145,7 +146,7 @@ class ClipDissect:
         return [
             Explanation(
                 recorded.units[k],
-                tuple((name, 1 / len(best[k])) for name, _ in best[k]),
+                tuple((quoted(name), 1 / len(best[k])) for name, _ in best[k]),
                 evidence=tuple(evidence[k]),
                 notes=(("similarity", best[k][0][1]),),
             )

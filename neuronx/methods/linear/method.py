@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from neuronx.concepts.formula import quoted
 from neuronx.errors import UserError, unknown
 from neuronx.methods.linear import elastic_net
 from neuronx.methods.linear.moments import ConceptMoments, Rows
@@ -67,7 +68,7 @@ class LinearHeads:
         bias, correlation = self.bias.tolist(), self.correlation.tolist()
         result = []
         for k, unit in enumerate(self.units):
-            pairs = [(self.concepts[c], w) for c, w in zip(columns[k], weights[k], strict=True) if c >= 0]
+            pairs = [(quoted(self.concepts[c]), w) for c, w in zip(columns[k], weights[k], strict=True) if c >= 0]
             terms = tuple(sorted(pairs, key=lambda pair: -pair[1]))
             evidence = tuple(self.evidence[k].tolist()) if terms else ()
             notes = (("val correlation", correlation[k]),) if terms else ()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from neuronx.concepts.formula import quoted
 from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.milan.captioner import Captioner, Captions
@@ -323,4 +324,4 @@ def _explanation(source: ExemplarSource, row: int, text: str, notes: Notes) -> E
     if not text:
         return Explanation(unit, ())
     evidence = tuple(source.exemplars.rows[column].tolist())
-    return Explanation(unit, ((text, 1.0),), evidence=evidence, notes=notes)
+    return Explanation(unit, ((quoted(text), 1.0),), evidence=evidence, notes=notes)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neuronx.concepts.formula import quoted
 from neuronx.data.probe import Probe
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import Unsuitable, UserError, unknown
@@ -395,7 +396,7 @@ class NetDissect(Options):
         return [
             Explanation(
                 unit,
-                ((tally.names[concept], 1.0),),
+                ((quoted(tally.names[concept]), 1.0),),
                 evidence=tuple(rows),
                 notes=(("iou", iou), ("detector", float(iou > self.threshold))),
             )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from neuronx.concepts.formula import Formula
+from neuronx.concepts.formula import Formula, joined
 from neuronx.data.segmentation import Regions
 from neuronx.methods.net_dissect.tally import EPSILON
 from neuronx.progress import progress
@@ -192,11 +192,11 @@ def formula(concepts: list[int], operators: list[int], names: tuple[str, ...]) -
 
 def as_published(concepts: list[int], operators: list[int], labels: tuple[str, ...]) -> str:
     """One formula (L,) with the brackets of the published tables: `((water OR river) AND (NOT blue-c))`."""
-    text = labels[concepts[0]]
+    text = joined(labels[concepts[0]])
     for concept, operator in zip(concepts[1:], operators[1:], strict=True):
         if operator == NOTHING:
             break
-        right = f"(NOT {labels[concept]})" if operator == AND_NOT else labels[concept]
+        right = f"(NOT {joined(labels[concept])})" if operator == AND_NOT else joined(labels[concept])
         text = f"({text} {'OR' if operator == OR else 'AND'} {right})"
     return text
 
