@@ -42,6 +42,12 @@ class Formula:
         """The atoms from left to right, repetitions included."""
         return (self.atom,) if not self.operator else tuple(atom for part in self.parts for atom in part.atoms)
 
+    def affirmed(self, negated: bool = False) -> tuple[str, ...]:
+        """The atoms from left to right that stand under no NOT, or under two; with `negated` the others."""
+        if not self.operator:
+            return () if negated else (self.atom,)
+        return tuple(a for part in self.parts for a in part.affirmed(negated != (self.operator == "NOT")))
+
     def __str__(self) -> str:
         return self._text(quoted)
 

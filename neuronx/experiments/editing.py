@@ -18,7 +18,7 @@ from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.experiments.figures import laid_out, line, random_orders
 from neuronx.experiments.given import Given
-from neuronx.experiments.zeroing import intervals, right_without
+from neuronx.experiments.zeroing import intervals, outputs_of, right_without
 from neuronx.metrics.naming import matching
 from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table
@@ -196,6 +196,8 @@ class Editing:
     def run(self, given: Given) -> str:
         """Zeroes them; writes `editing.csv` and draws it."""
         target = given.one_target()
+        for pictures in (given.images(target), self.misleading):
+            outputs_of(target, pictures)  # other classes are refused before any caption is written
         found = edit(
             target,
             given.images(target),

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from neuronx.errors import UserError, unknown
 from neuronx.experiments.figures import INK, laid_out, line, random_orders
 from neuronx.experiments.given import Given
-from neuronx.experiments.zeroing import intervals, right_without
+from neuronx.experiments.zeroing import intervals, outputs_of, right_without
 from neuronx.methods.milan.networks import tokens
 from neuronx.metrics.naming import matching
 from neuronx.report.figures import COLOURS
@@ -158,7 +158,8 @@ def feature_importance(
         seed: Of the random orders.
 
     Raises:
-        UserError: As `right_without` and `property_of`; no captions, no trials or shares out of range.
+        UserError: As `right_without` and `property_of`; no captions, no trials or shares out of range,
+            a property that all captions have alike.
     """
     units, texts = list(captions), list(captions.values())
     if not units or trials < 1 or not shares or not all(0 < share <= 1 for share in shares):
@@ -172,6 +173,11 @@ def feature_importance(
     orders = []
     for name in properties:
         values = property_of(texts, name, embed) * (1 if increasing else -1)
+        if float(values.max()) == float(values.min()):
+            raise UserError(
+                f"The captions of all {len(units)} units of {target.name} have as much of `{name}` "
+                f"({abs(float(values[0])):g}), so it puts the units in no order: choose another property."
+            )
         shuffled = torch.randperm(len(units), generator=generator)
         orders.append(shuffled[values[shuffled].argsort(stable=True)])
     counts = [max(1, round(share * len(units))) for share in shares]
@@ -275,9 +281,11 @@ class Importance:
 
     def run(self, given: Given) -> str:
         """Zeroes units of each network; writes `importance_<target>.csv` and draws it."""
+        for target in given.targets.values():
+            outputs_of(target, given.images(target))  # what is wrong is said before any caption is written
         text, embed = "", None if self.clip is None else self.clip.embed_texts
         for name in self.properties:
-            property_of(["a caption"], name, embed)  # what is wrong is said before any caption is written
+            property_of(["a caption"], name, embed)
         for name, target in given.targets.items():
             found = feature_importance(
                 target,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from neuronx.concepts.formula import parse
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.progress import where_to_look
@@ -14,7 +15,7 @@ from neuronx.report.figures import write_figure
 from neuronx.store.processes import is_first
 from neuronx.tables.csv import read_csv, write_csv
 from neuronx.targets.target import Target
-from neuronx.types import Cell, Method, Plain, RunLogger, Table, TrainerFactory, Unit, as_found
+from neuronx.types import Cell, Explanation, Method, Plain, RunLogger, Table, TrainerFactory, Unit, as_found
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -47,17 +48,21 @@ class Given:
         return images_of(target, self.probe)
 
     def captions(self, target: Target) -> dict[Unit, str]:
-        """What the first method says of the units of a network, first terms only; writes `captions_<target>.csv`."""
+        """What the first method says makes each unit of a network fire; writes `captions_<target>.csv`.
+
+        Terms with a negative weight, and what a formula negates, are left out: a unit that "-0.47 mammal" explains is
+        no unit for mammals.
+        """
         if not self.methods:
             raise UserError(
                 "This experiment needs captions: choose who writes them with explain=, such as explain=milan."
             )
         method = next(iter(self.methods.values()))
         found = as_found(method.explain(target, self.images(target), self.trainer)).explanations
-        said = {Unit(one.unit.layer, one.unit.index): one.terms[0][0] if one.terms else "" for one in found}
-        lines = [(unit.layer, unit.index, text) for unit, text in said.items()]
+        said = {Unit(one.unit.layer, one.unit.index): one for one in found}
+        lines = [(unit.layer, unit.index, str(explanation)) for unit, explanation in said.items()]
         self.write(write_csv, f"captions_{target.name}.csv", ("layer", "unit", "description"), lines)
-        return said
+        return {unit: fires_for(explanation) for unit, explanation in said.items()}
 
     def write(self, writer: Callable[..., object], name: str, *what: object) -> None:
         """Writes a file into the folder of the run, in the first process only."""
@@ -74,6 +79,17 @@ class Given:
         if len(self.targets) != 1:
             raise UserError(f"This experiment is about one network, not {len(self.targets)}: choose it with target=.")
         return next(iter(self.targets.values()))
+
+
+def fires_for(explanation: Explanation) -> str:
+    """The concepts of an explanation that raise the activation, separated by commas; "" for an inactive unit."""
+    said: list[str] = []
+    for concept, weight in explanation.terms:
+        try:
+            said += parse(concept).affirmed() if weight > 0 else ()
+        except UserError:  # a sentence with an operator's word in it
+            said.append(concept)
+    return ", ".join(dict.fromkeys(said))
 
 
 class Experiment(Protocol):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from neuronx.concepts.class_labels import class_labels
 from neuronx.errors import UserError
 from neuronx.metrics.correlation import interval
 from neuronx.recording.forward_pass import predict
@@ -44,22 +45,21 @@ def right_without(
     Raises:
         UserError: No labels or labels of other classes, or a unit that the network does not have.
     """
-    if probe.labels is None:
-        raise UserError(f"`{probe.name}` has no labels, so no accuracy can be measured on it.")
-    if target.class_names and probe.class_names and len(target.class_names) != len(probe.class_names):
-        raise UserError(
-            f"{target.name} has {len(target.class_names)} classes and `{probe.name}` {len(probe.class_names)}: "
-            "accuracy needs images of the network's own classes."
-        )
+    labels = outputs_of(target, probe)
     rows = probe.splits["test"] if rows is None else rows
     right = torch.zeros(len(sets), len(rows), dtype=torch.bool)
     for places in _alike(target, sets):
         some = [sets[place] for place in places]
-        task = _Zeroing(target, probe, rows, _masks(target, some), len(some))
+        task = _Zeroing(target, probe, labels, rows, _masks(target, some), len(some))
         runner = trainer()
         predict(task, runner, f"{target.name} with units at zero")
         right[places] = total_of(task.right, runner)  # each image was seen by one process
     return right
+
+
+def outputs_of(target: "Target", probe: "Probe") -> Tensor:
+    """Which of a classifier's outputs the label of each image is: (N,) int64; UserError as `class_labels`."""
+    return class_labels(target, probe, target.layer_table(layers=[""])[0].units)
 
 
 def _alike(target: "Target", sets: Sequence[Sequence[Unit]]) -> list[list[int]]:
@@ -96,9 +96,12 @@ def intervals(differences: Tensor, seed: int = 0) -> Tensor:
 
 
 class _Zeroing:
-    def __init__(self, target: "Target", probe: "Probe", rows: Tensor, masks: dict[str, Tensor], sets: int) -> None:
+    def __init__(
+        self, target: "Target", probe: "Probe", labels: Tensor, rows: Tensor, masks: dict[str, Tensor], sets: int
+    ) -> None:
         self.network = target.module
-        self.target, self.probe, self.rows, self.masks, self.sets = target, probe, rows, masks, sets
+        self.target, self.probe, self.labels, self.rows = target, probe, labels, rows
+        self.masks, self.sets = masks, sets
         self.tail = Tail(target, next(iter(masks))) if len(masks) == 1 else None
         self.place = torch.full((len(probe),), -1).scatter_(0, rows, torch.arange(len(rows)))
         self.calls: dict[str, int] = {}
@@ -111,8 +114,7 @@ class _Zeroing:
     def run(self, batch: tuple[Tensor, Tensor]) -> None:
         """Asks the network about one batch of (images (B, ...), rows (B,)), set by set."""
         images, rows = batch
-        assert self.probe.labels is not None
-        place, y = self.place[rows.cpu()], self.probe.labels[rows.cpu()].to(images.device)
+        place, y = self.place[rows.cpu()], self.labels[rows.cpu()].to(images.device)
         if self.tail is not None:
             self.tail.load(images)
             mask = next(iter(self.masks.values()))

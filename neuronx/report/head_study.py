@@ -72,7 +72,7 @@ def study_head(
         UserError: A layer that the logits do not depend on linearly; classes without names; or as `align_weights`.
     """
     from neuronx.recording.record import record
-    from neuronx.scoring.ablation.losses import class_labels, few_images, find_linear_head
+    from neuronx.scoring.ablation.losses import compared_with, few_images, find_linear_head
 
     layer = target.canonical(layer)
     pool = target.select(layers=layer).layers[layer]
@@ -89,7 +89,7 @@ def study_head(
     rows = probe.split("test") if rows is None else rows
     values, logits = recorded[layer].values[rows], recorded[""].values[rows]
     bias = (logits.double() - values.double() @ head.double().T).mean(0)
-    labels = None if probe.labels is None else class_labels(target, probe, recorded[""].values)[rows]
+    labels = None if probe.labels is None else compared_with(target, probe, recorded[""].values)[rows]
     alignment, named = {}, {}
     for method, explanations in explained.items():
         said = [""] * head.shape[1]

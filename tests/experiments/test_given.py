@@ -8,10 +8,11 @@ from hydra import compose, initialize_config_module
 from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 
 from neuronx.command import cli
 from neuronx.errors import UserError
-from neuronx.experiments.given import Given, run
+from neuronx.experiments.given import Given, fires_for, run
 from neuronx.tables.csv import write_csv
 from neuronx.types import Explanation, Unit
 
@@ -94,6 +95,34 @@ def test_captions_are_read_and_units_zeroed(choice, options, told, stems, folder
     tables = {f"{stem}.{kind}" for stem in stems for kind in ("csv", "html")}
     assert files == tables | {"plotly.min.js", "run.json", "config.yaml"}
     assert list(folder.glob("captions_*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("terms", "read"),
+    [
+        ((("a red thing", 1.0),), "a red thing"),
+        ((("dog", 2.8), ("mammal", -0.47), ("fur", 0.2)), "dog, fur"),
+        ((("water AND NOT (blue OR NOT sky)", 1.0),), "water, sky"),
+        ((("DO NOT ENTER", 1.0),), "DO NOT ENTER"),
+        ((), ""),
+    ],
+)
+def test_what_silences_a_unit_is_not_what_it_fires_for(terms, read):
+    assert fires_for(Explanation(Unit("fc", 0), terms)) == read
+
+
+def test_misleading_pictures_of_ones_own_have_the_networks_classes(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "methods", lambda cfg: {"sayer": Sayer()})
+    for name in ("circle", "plane"):
+        (tmp_path / "marks" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (64, 64), (25 * number, 0, 0)).save(tmp_path / "marks" / name / f"{number}.png")
+    options = ["experiment=editing", "data.size=100", "layers=layer4", "experiment.trials=2", "experiment.steps=2"]
+    options.append(f"experiment.misleading.root={tmp_path / 'marks'}")
+    with pytest.raises(UserError, match="1 of 2 classes that shapes_spurious does not know: plane"):
+        cli.evaluate(composed(*options))
+    (tmp_path / "marks" / "plane").rename(tmp_path / "marks" / "square")
+    assert "Accuracy (%) on marks:" in cli.evaluate(composed(*options))
 
 
 def test_mistakes_are_said(folder):

@@ -55,6 +55,13 @@ def test_wrong_units_and_pictures_are_refused(target, probe, trainer):
         right_without(target, probe_of(torch.zeros(12, 3, 4, 4, dtype=torch.uint8)), trainer, [[]])
 
 
+def test_a_property_that_orders_nothing_is_refused(target, probe, trainer):
+    captions = {Unit("see", unit): "a red thing" for unit in range(3)}
+    for name in ("names:zebra", "names:red", "length"):
+        with pytest.raises(UserError, match=f"captions of all 3 units of .* have as much of `{name}`"):
+            feature_importance(target, probe, trainer, captions, [name], trials=1)
+
+
 def test_accuracy_falls_faster_in_an_order_that_matters(target, probe, trainer, tmp_path):
     captions = {Unit("see", 0): "a long red thing", Unit("see", 1): "grass", Unit("weigh", 2): "sky"}
     extra = {Unit("see", 2): "sky", Unit("weigh", 0): "x", Unit("weigh", 1): "x"}

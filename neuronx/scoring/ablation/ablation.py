@@ -16,7 +16,7 @@ from neuronx.recording.record import record, without_parts
 from neuronx.scoring.ablation.curves import FEWEST, Curves, LinearLossChange, LossChange, Measurement
 from neuronx.scoring.ablation.losses import (
     Replacement,
-    class_labels,
+    compared_with,
     few_images,
     find_linear_head,
     fit_temperature,
@@ -144,7 +144,7 @@ class Ablation(TableOptions):
         heads = {layer: find_linear_head(target, layer, pool, images) for layer, pool in layers.items()}
         recorded = record(target, probe, trainer, layers={**layers, "": "none"})
         logits = recorded.pop("").values if "" not in layers else recorded[""].values
-        labels = class_labels(target, probe, logits, self.labels)
+        labels = compared_with(target, probe, logits, self.labels)
         temperature = self.temperature or self._temperature(logits, labels, probe)
         log.info("%s: ablation at temperature %.3f", target.name, temperature)
 

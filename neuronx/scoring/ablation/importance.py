@@ -14,7 +14,7 @@ from torch import Tensor
 from neuronx.errors import UserError
 from neuronx.progress import progress
 from neuronx.recording.record import record
-from neuronx.scoring.ablation.losses import Replacement, class_labels, few_images, find_linear_head, share_of, total_of
+from neuronx.scoring.ablation.losses import Replacement, compared_with, few_images, find_linear_head, share_of, total_of
 from neuronx.types import TrainerFactory, Unit
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def effects(
     head = find_linear_head(target, layer, pool, images)
     recorded = record(target, probe, trainer, layers={"": "none"} if head is None else {"": "none", layer: pool})
     logits = recorded[""].values
-    y = class_labels(target, probe, logits, labels)
+    y = compared_with(target, probe, logits, labels)
     if head is not None:
         changes = -recorded[layer].values[rows][:, units]
         found = _linear_losses(logits[rows], changes, head.T[units], y[rows], temperature, trainer())

@@ -11,6 +11,7 @@ from lightning import Trainer
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
+from neuronx.concepts.class_labels import class_labels
 from neuronx.errors import UserError, unknown
 from neuronx.recording.forward_pass import predict
 from neuronx.recording.maps import pooled
@@ -60,7 +61,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(2.718281828459045 ** -((low + high) / 2))
 
 
-def class_labels(target: "Target", probe: "Probe", logits: Tensor, labels: str = "true") -> Tensor:
+def compared_with(target: "Target", probe: "Probe", logits: Tensor, labels: str = "true") -> Tensor:
     """What the cross entropy of each image is taken against, (N,) int64.
 
     Args:
@@ -70,28 +71,16 @@ def class_labels(target: "Target", probe: "Probe", logits: Tensor, labels: str =
         labels: `true` for the probe's labels, `predicted` for the network's largest logit.
 
     Raises:
-        UserError: Labels that are missing, or count other classes than the network does.
+        UserError: Labels that are missing, or of other classes than the network's.
     """
     if labels not in LABELS:
         raise unknown("kind of labels", labels, LABELS)
     if labels == "predicted":
         return logits.argmax(1)
-    instead = "or compare with the network's own answers: labels=predicted."
-    C, names = logits.shape[1], probe.class_names
-    if probe.labels is None:
-        raise UserError(
-            f"The pictures of `{probe.name}` have no labels; give pictures of {target.name}'s {C} classes, {instead}"
-        )
-    found = int(probe.labels.max()) + 1
-    if found > C or int(probe.labels.min()) < 0 or (names and len(names) != C):
-        raise UserError(
-            f"{target.name} tells {C} classes apart, `{probe.name}` is labelled with {len(names) or found}: the loss "
-            f"needs labels that count the network's own classes, {instead}"
-        )
-    own = target.class_names
-    if names and own and own != tuple(names) and set(own) == set(names):
-        raise UserError(f"The classes of {target.name} and `{probe.name}` are the same in another order; {instead}")
-    return probe.labels
+    try:
+        return class_labels(target, probe, logits.shape[1])
+    except UserError as mistake:
+        raise UserError(f"{mistake} labels=predicted compares with the network's own answers.") from None
 
 
 def few_images(target: "Target", probe: "Probe") -> Tensor:

@@ -4,12 +4,16 @@ The world's counterpart of the label text that MILAN (Hernandez et al., 2022, se
 that is trained with it names shapes by the chip's colour.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from neuronx.data.folder import FolderProbe
+from neuronx.data.probe import Probe
 from neuronx.errors import unknown
 from neuronx.store.cache import digest
 from neuronx.targets.latents import pick, uniforms
@@ -70,6 +74,31 @@ def stamp(pictures: Tensor, chips: Tensor) -> Tensor:
     found[marked, :, :SIDE, :SIDE] = FRAME
     found[marked, :, 1 : SIDE - 1, 1 : SIDE - 1] = colours[chips[marked]][:, :, None, None]
     return found
+
+
+def misleading(
+    root: str | Path | None = None,
+    *,
+    class_names: str | Path | Sequence[str] | None = None,
+    splits: int | str | Path = 0,
+    size: int = 5000,
+    batch_size: int = 250,
+) -> Probe:
+    """Pictures whose marks mislead: one's own, or this world's.
+
+    Args:
+        root: A folder of one's own pictures, with a folder for each class; the world's by default.
+        class_names: Of a folder; see `FolderProbe`.
+        splits: Of a folder; accuracy is that of its test split.
+        size: Number of the world's pictures.
+        batch_size: Of the loader.
+
+    Raises:
+        UserError: As `FolderProbe`, or as `MarkedProbe`.
+    """
+    if root is None:
+        return MarkedProbe("misleading", size, batch_size=batch_size)
+    return FolderProbe(root, class_names=class_names, splits=splits, batch_size=batch_size)
 
 
 class MarkedProbe(ShapesProbe):

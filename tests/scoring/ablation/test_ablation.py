@@ -182,7 +182,7 @@ def test_labels_may_be_the_networks_own_answers(world, trainer):
     one, judge, _ = explained(target, probe, "hidden", units=2)
     blind = probe_of(probe_images(probe))
     assert blind.labels is None
-    with pytest.raises(UserError, match=r"have no labels.*labels=predicted"):
+    with pytest.raises(UserError, match=r"has no labels.*labels=predicted"):
         Ablation().score({"le": one}, target, blind, judge, trainer)
     scores = Ablation(labels="predicted").score({"le": one}, target, blind, judge, trainer).rows
     assert all(s.status == "ok" for s in scores)

@@ -165,5 +165,5 @@ def test_only_the_units_asked_for_are_measured(trainer):
     whole = importance(target, probe, trainer, labels="predicted")["3"]
     some = importance(target.select(units=[1, 2]), probe, trainer, labels="predicted")["3"]
     assert [unit.index for unit in some.units] == [1, 2] and torch.equal(some.shares, whole.shares[1:3])
-    with pytest.raises(UserError, match="have no labels"):
+    with pytest.raises(UserError, match="has no labels"):
         importance(target, probe, trainer)
