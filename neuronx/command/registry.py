@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import neuronx.configs
+from neuronx.command.checked import check_options, hold
 from neuronx.errors import UserError, first_line, unknown
 
 CONFIGS = neuronx.configs.__name__
@@ -46,7 +47,12 @@ def packages() -> list[str]:
 
 
 def build(node: Any) -> Any:
-    """Instantiates a part of the configuration; plain containers only, so that no ListConfig reaches a model."""
+    """Instantiates a part of the configuration; plain containers only, so that no ListConfig reaches a model.
+
+    Raises:
+        UserError: For an option that what is called cannot take, before anything is called.
+    """
+    check_options(node)
     return hydra.utils.instantiate(node, _convert_="all") if node is not None else None
 
 
@@ -119,7 +125,7 @@ class Registry:
         cfg._set_flag(["allow_objects", "struct"], [True, False])
         for group, value in inputs.items():
             if value is not None and not isinstance(value, str):
-                cfg[group] = _held(value)
+                cfg[group] = hold(value)
         return cfg
 
     def _build(self, node: DictConfig, options: Mapping[str, Any], what: str) -> Any:
@@ -127,11 +133,8 @@ class Registry:
         for name, value in options.items():
             if name not in known or name.startswith("_"):
                 raise unknown(f"option of the {what}", name, sorted({name for name in known if name[0] != "_"}))
-            default = node.get(name) if not OmegaConf.is_missing(node, name) else None
-            if isinstance(default, int | float) and not isinstance(value, int | float | None):
-                raise UserError(f"{name}={value!r} of the {what} is no number; its default is {default}.")
             nested = isinstance(value, Mapping) and OmegaConf.is_dict(node.get(name))
-            node[name] = OmegaConf.merge(node[name], value) if nested else _held(value)
+            node[name] = OmegaConf.merge(node[name], value) if nested else hold(value)
         try:
             return build(node)
         except (InstantiationException, OmegaConfBaseException) as error:
@@ -140,25 +143,6 @@ class Registry:
                 raise cause from None
             why = first_line(cause if isinstance(cause, Exception) else error)
             raise UserError(f"The {what} cannot be made so: {why}.") from error
-
-
-class Held:
-    """An object of the caller's on its way through OmegaConf, which would make a config of a dataclass."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Held":
-        return self
-
-
-def taken(held: Held) -> Any:
-    """The object itself, once its place is reached."""
-    return held.value
-
-
-def _held(value: Any) -> dict[str, Any]:
-    return {"_target_": f"{__name__}.taken", "held": Held(value)}
 
 
 PYTHON = {"clip": "clip", "concepts": "words", "describe": "describe"}

@@ -18,6 +18,7 @@ from neuronx.concepts.labels import LabelConcepts
 from neuronx.concepts.words import Words
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError, unknown
+from neuronx.options import Count
 from neuronx.store.cache import cache_root, digest, entry, packed
 from neuronx.types import Concepts, Judgement, TrainerFactory
 
@@ -55,7 +56,7 @@ class Clip:
     weights: str | None = None
     tokenizer: str | None = None
     template: str | None = None
-    batch_size: int | None = None
+    batch_size: Count | None = None
 
     def __post_init__(self) -> None:
         if not self.name:

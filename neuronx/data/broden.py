@@ -1,6 +1,7 @@
 """Broden, the picture set of Network Dissection: its tables, its images, and what each of their pixels shows."""
 
 import re
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -27,6 +28,7 @@ from neuronx.data.label_maps import (
 )
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError, unknown
+from neuronx.options import OptionsOf
 from neuronx.store.cache import digest
 from neuronx.tables.csv import TableRow, any_case, read_csv
 from neuronx.tables.schemas import broden_label
@@ -318,7 +320,7 @@ def broden(
     index: str | None = INDEX,
     categories: str | Sequence[str] | None = None,
     split: str | None = None,
-    **options: Any,
+    **options: typing.Annotated[Any, OptionsOf(FolderProbe)],
 ) -> FolderProbe:
     """The images of broden1_224 or broden1_227, without class labels.
 

@@ -12,6 +12,7 @@ from neuronx.data.files import lines
 from neuronx.data.folder import found_root
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError
+from neuronx.options import Count, Natural, Seed
 
 FOLDERS = {10: ("cifar-10-batches-bin", "cifar-10-batches-py"), 100: ("cifar-100-binary", "cifar-100-python")}
 TRAIN = {10: [f"data_batch_{i}" for i in range(1, 6)], 100: ["train"]}
@@ -24,10 +25,10 @@ def cifar(
     classes: int = 10,
     train: bool = False,
     name: str | None = None,
-    splits: int | str = 0,
+    splits: Seed | str = 0,
     superclasses: bool = True,
-    batch_size: int = 64,
-    num_workers: int = 0,
+    batch_size: Count = 64,
+    num_workers: Natural = 0,
 ) -> InMemoryProbe:
     """CIFAR's 10,000 test or 50,000 training images, 32 x 32.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
+from neuronx.options import Count, Natural
 from neuronx.store.cache import digest
 
 
@@ -24,8 +25,8 @@ class ConcatProbe(Probe):
         parts: Sequence[Probe] | Mapping[str, Probe],
         *,
         name: str | None = None,
-        batch_size: int = 64,
-        num_workers: int | None = None,
+        batch_size: Count = 64,
+        num_workers: Natural | None = None,
     ) -> None:
         """Joins the parts.
 

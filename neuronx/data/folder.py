@@ -16,6 +16,7 @@ from neuronx.data.probe import Probe, splits_of
 from neuronx.data.published import published_for
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError, unknown
+from neuronx.options import Count, Natural, Seed, Share
 from neuronx.store.cache import data_root, digest
 
 
@@ -61,12 +62,12 @@ class FolderProbe(Probe):
         domain: str = "natural",
         class_names: str | Path | Sequence[str] | None = None,
         hierarchy: str | Path | Mapping[str, Sequence[int | str]] | None = None,
-        splits: int | str | Path = 0,
-        max_unreadable: float = 0.01,
+        splits: Seed | str | Path = 0,
+        max_unreadable: Share = 0.01,
         list_images: Callable[[Path], Listing] = class_folders,
         hint: str = "",
-        batch_size: int = 64,
-        num_workers: int | None = None,
+        batch_size: Count = 64,
+        num_workers: Natural | None = None,
     ) -> None:
         """Lists the images, reads each once (remembered while the files do not change) and splits them.
 

@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from neuronx.data.files import lines
 from neuronx.data.folder import FolderProbe, Listing, class_folders
 from neuronx.errors import UserError
+from neuronx.options import OptionsOf
 
 HINT = (
     "ImageNet is to be had from https://image-net.org after registration: give the folder of the 50,000 validation "
@@ -25,7 +26,7 @@ def imagenet_val(
     class_names: str | Sequence[str] = "torchvision",
     hierarchy: str | Mapping[str, Sequence[int | str]] | None = "published",
     ground_truth: str | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(FolderProbe)],
 ) -> FolderProbe:
     """ImageNet's validation images with the 1000 class indices in their usual order, that of the WordNet ids.
 

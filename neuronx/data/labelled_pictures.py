@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from neuronx.data.label_maps import (
 )
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError
+from neuronx.options import OptionsOf
 from neuronx.store.cache import digest
 from neuronx.tables.csv import read_csv
 
@@ -166,7 +167,7 @@ def labelled_pictures(
     ignore: Sequence[int | str] = (),
     category: str = "object",
     grid: Sequence[int] = (112, 112),
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(FolderProbe)],
 ) -> FolderProbe:
     """Pictures whose pixels are labelled one by one; without class labels.
 

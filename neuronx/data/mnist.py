@@ -9,6 +9,7 @@ import torch
 from neuronx.data.folder import found_root
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.errors import UserError
+from neuronx.options import Count, Natural, Seed
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 HINT = (
@@ -22,9 +23,9 @@ def mnist(
     *,
     train: bool = False,
     name: str | None = None,
-    splits: int | str = 0,
-    batch_size: int = 256,
-    num_workers: int = 0,
+    splits: Seed | str = 0,
+    batch_size: Count = 256,
+    num_workers: Natural = 0,
 ) -> InMemoryProbe:
     """MNIST's 10,000 test or 60,000 training digits, 28 x 28, grey as RGB; classes are called "zero" to "nine".
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from neuronx.data.files import lines
 from neuronx.data.folder import FolderProbe, Listing
 from neuronx.errors import UserError
+from neuronx.options import OptionsOf
 
 HINT = (
     "Get it with torchvision.datasets.Places365(DIR, split='val', small=True, download=True), or from "
@@ -21,7 +22,7 @@ def places365_val(
     name: str = "places365_val",
     class_names: str | Sequence[str] | None = None,
     hierarchy: str | Mapping[str, Sequence[int | str]] | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(FolderProbe)],
 ) -> FolderProbe:
     """Places365's 36,500 validation images, in the order of its own list.
 

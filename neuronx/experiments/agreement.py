@@ -9,6 +9,7 @@ from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.metrics.agreement import agreement
 from neuronx.metrics.bert_score import BertScore
 from neuronx.milannotations.reading import read_descriptions
+from neuronx.options import Seed
 from neuronx.report.caption_scores import caption_table, write_caption_scores
 
 
@@ -28,7 +29,7 @@ class Agreement:
     models: Sequence[str] = ("base",)
     file: str | Path | None = None
     bert: BertScore | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def run(self, given: Given) -> str:
         """Scores them; writes `agreement.csv`, and one for each model where there are several."""

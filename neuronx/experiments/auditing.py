@@ -19,6 +19,7 @@ from neuronx.errors import UserError
 from neuronx.experiments.figures import laid_out
 from neuronx.experiments.given import Given
 from neuronx.metrics.naming import matching
+from neuronx.options import Natural
 from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
@@ -99,7 +100,7 @@ def _against(one: Condition, first: Condition) -> Condition:
     )
 
 
-def audit_table(found: Sequence[Condition], query: Sequence[str], examples: int = 5) -> str:
+def audit_table(found: Sequence[Condition], query: Sequence[str], examples: Natural = 5) -> str:
     """One row for each condition, and the first units that match with their captions."""
     right = [Column(name, justify="right") for name in ("matched", "of", "share", "95 %", "against first", "95 %")]
     table = plain_table("network", *right)
@@ -154,7 +155,7 @@ class Auditing:
     """
 
     query: Sequence[str]
-    examples: int = 5
+    examples: Natural = 5
 
     def run(self, given: Given) -> str:
         """Searches the captions of all networks; writes `audit.csv` and draws it."""

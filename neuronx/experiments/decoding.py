@@ -20,6 +20,7 @@ from neuronx.methods.milan.training.descriptions import held_out
 from neuronx.metrics.captions import score_captions
 from neuronx.metrics.constants import constant_captions, nearest_units
 from neuronx.metrics.naming import naming
+from neuronx.options import Count, NotNegative
 from neuronx.report.figures import COLOURS, FLOOR
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.store import checkpoints
@@ -53,8 +54,8 @@ class Sweep:
     weights: str | Path = "milan_base"
     annotations: str | None = None
     strategies: Sequence[str] = ("greedy", "greedy-pmi", "beam", "rerank")
-    beams: Sequence[int] = (5, 20, 50)
-    temperatures: Sequence[float] = (0.05, 0.1, 0.2, 0.4, 0.7)
+    beams: Sequence[Count] = (5, 20, 50)
+    temperatures: Sequence[NotNegative] = (0.05, 0.1, 0.2, 0.4, 0.7)
 
     def run(self, given: Given) -> str:
         """Searches and scores; writes `sweep.csv` and draws it."""
@@ -84,8 +85,8 @@ def searched(
     features: Features,
     units: Tensor,
     strategy: str,
-    beams: Sequence[int],
-    temperatures: Sequence[float],
+    beams: Sequence[Count],
+    temperatures: Sequence[NotNegative],
 ) -> list[tuple[str, Cell, Cell, Sequence[str]]]:
     """Captions of some units in all ways that a strategy allows: (strategy, beam, temperature, captions).
 

@@ -20,6 +20,7 @@ from neuronx.experiments.figures import laid_out, line, random_orders
 from neuronx.experiments.given import Given
 from neuronx.experiments.zeroing import intervals, outputs_of, right_without
 from neuronx.metrics.naming import matching
+from neuronx.options import Count, Seed
 from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
@@ -73,9 +74,9 @@ def edit(
     captions: Mapping[Unit, str],
     query: Sequence[str],
     *,
-    trials: int = 5,
-    steps: int = 10,
-    seed: int = 0,
+    trials: Count = 5,
+    steps: Count = 10,
+    seed: Seed = 0,
 ) -> Edited:
     """Zeroes the units whose captions name a mark, those first that the network misses least on usual pictures.
 
@@ -189,9 +190,9 @@ class Editing:
 
     query: Sequence[str]
     misleading: Probe
-    trials: int = 5
-    steps: int = 10
-    seed: int = 0
+    trials: Count = 5
+    steps: Count = 10
+    seed: Seed = 0
 
     def run(self, given: Given) -> str:
         """Zeroes them; writes `editing.csv` and draws it."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from neuronx.errors import Unsuitable, UserError
 from neuronx.experiments.given import Given
+from neuronx.options import Count
 from neuronx.recording.record import record
 from neuronx.report.area_chart import AreaChart, area_figure, chart_explanation
 from neuronx.report.head_study import study_head, write_head_study
@@ -32,8 +33,8 @@ class Ranges:
     """
 
     judge: Judge
-    units: int = 10
-    bins: int = 8
+    units: Count = 10
+    bins: Count = 8
 
     def run(self, given: Given) -> str:
         """Draws the charts; writes `ranges.csv` and `ranges_<target>_<layer>_<unit>_<method>.html`."""

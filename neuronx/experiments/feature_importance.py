@@ -22,6 +22,7 @@ from neuronx.experiments.given import Given
 from neuronx.experiments.zeroing import intervals, outputs_of, right_without
 from neuronx.methods.milan.networks import tokens
 from neuronx.metrics.naming import matching
+from neuronx.options import Count, Seed, Share
 from neuronx.report.figures import COLOURS
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.tables.csv import write_csv
@@ -135,12 +136,12 @@ def feature_importance(
     captions: Mapping[Unit, str],
     properties: Sequence[str] = ("length",),
     *,
-    shares: Sequence[float] = SHARES,
-    trials: int = 5,
+    shares: Sequence[Share] = SHARES,
+    trials: Count = 5,
     increasing: bool = False,
     embed: Embed | None = None,
     rows: Tensor | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> FeatureImportance:
     """Zeroes units in the order of properties of their captions, and in random orders.
 
@@ -273,10 +274,10 @@ class Importance:
     """
 
     properties: Sequence[str] = ("length",)
-    shares: Sequence[float] = SHARES
-    trials: int = 5
+    shares: Sequence[Share] = SHARES
+    trials: Count = 5
     increasing: bool = False
-    seed: int = 0
+    seed: Seed = 0
     clip: Any = None
 
     def run(self, given: Given) -> str:

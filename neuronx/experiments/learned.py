@@ -32,6 +32,7 @@ from neuronx.methods.milan.training.milan import Lesson
 from neuronx.metrics.bert_score import BertScore
 from neuronx.metrics.captions import score_captions
 from neuronx.milannotations.dataset import Milannotations, join
+from neuronx.options import Count, OpenShare
 from neuronx.types import Explanation, TrainerFactory, Unit, as_found
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class TrainsCaptioners:
     lesson: Lesson
     encoder: Any = "shapes_resnet"
     models: Sequence[str] = ("base", "dino_vits8/imagenet")
-    trials: int = 1
+    trials: Count = 1
     bert: BertScore | None = None
 
     def units(self, trainer: TrainerFactory) -> Milannotations:
@@ -110,7 +111,7 @@ class Generalisation(TrainsCaptioners):
     """
 
     experiments: Sequence[str] = split.EXPERIMENTS
-    hold_out: float = 0.1
+    hold_out: OpenShare = 0.1
 
     def run(self, given: Given) -> str:
         """Trains a captioner for every split and trial; writes `generalisation.csv` and draws it."""

@@ -16,6 +16,7 @@ from neuronx.methods.clip_dissect.method import ClipDissect
 from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.pure.method import Pure, part_columns, split_target, study
 from neuronx.metrics.correlation import interval, mean_and_sem
+from neuronx.options import Count, Natural, Seed
 from neuronx.report.inventory import as_text, plain_table
 from neuronx.scoring.correlation import Correlation
 from neuronx.tables.csv import write_csv
@@ -51,12 +52,12 @@ class Splitting:
     """
 
     judge: Judge
-    terms: int = 1
+    terms: Count = 1
     planted_in: str | None = None
-    double: int = 30
-    single: int = 30
+    double: Natural = 30
+    single: Natural = 30
     lower: str | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def run(self, given: Given) -> str:
         """Scores them; writes `split_units.csv` and `split_gains.csv`, and `planted.csv` of planted units."""
@@ -117,7 +118,7 @@ class SplitScore:
     unit: Unit
     p: float
     parts: int
-    terms: int
+    terms: Count
     split: float
     unsplit: float
     free: float
@@ -126,7 +127,7 @@ class SplitScore:
 
 
 def split_scores(
-    pure: Pure, target: "Target", probe: "Probe", judge: Judge, trainer: TrainerFactory, terms: int = 3
+    pure: Pure, target: "Target", probe: "Probe", judge: Judge, trainer: TrainerFactory, terms: Count = 3
 ) -> list[SplitScore]:
     """Scores all units that PURE splits, as parts with `terms` terms each and as wholes with as many in all.
 
@@ -198,7 +199,7 @@ def with_terms(method: Method, terms: int) -> Any:
     return same
 
 
-def gains(scores: Sequence[SplitScore], groups: Mapping[str, Sequence[Unit]], seed: int = 0) -> Table:
+def gains(scores: Sequence[SplitScore], groups: Mapping[str, Sequence[Unit]], seed: Seed = 0) -> Table:
     """Means of split and unsplit scores by group of units, and of their differences with 95 % bootstrap intervals.
 
     `gain` is over the explanation of the whole, `gain_free` over its terms with weights that fit.

@@ -17,6 +17,7 @@ from neuronx.methods.pure.method import Pure, study
 from neuronx.methods.pure.references import Findings, mean_pool
 from neuronx.metrics.correlation import interval
 from neuronx.metrics.purity import members
+from neuronx.options import Count, Seed, TwoOrMore
 from neuronx.progress import progress
 from neuronx.recording.record import record
 from neuronx.tables.csv import write_csv
@@ -53,12 +54,12 @@ class Superclasses:
         seed: Of random parts and intervals.
     """
 
-    references: int = 30
-    k: int = 2
+    references: Count = 30
+    k: TwoOrMore = 2
     levels: Sequence[float | str] = (0.3, 0.1, ALL)
-    draws: int = 1000
+    draws: Count = 1000
     clip: "Clip | None" = None
-    seed: int = 0
+    seed: Seed = 0
 
     def run(self, given: Given) -> str:
         """Measures it; writes `superclass_units.csv` and `superclass_entropy.csv`.
@@ -129,7 +130,7 @@ class Superclasses:
         return rows
 
 
-def summary(units: Sequence[Sequence[Cell]], levels: Mapping[str, int], seed: int = 0) -> Table:
+def summary(units: Sequence[Sequence[Cell]], levels: Mapping[str, int], seed: Seed = 0) -> Table:
     """Means over units by way and level, and the paired difference to random parts with its 95 % bootstrap interval.
 
     Args:
@@ -221,7 +222,7 @@ def inside(labels: Tensor, shows: Tensor, exclusive: bool) -> Tensor:
     return ((entropy.sum(3) * sizes).sum(2) / sizes.sum(2).clamp(min=1)).T
 
 
-def reshuffled(labels: Tensor, draws: int, seed: int = 0) -> Tensor:
+def reshuffled(labels: Tensor, draws: Count, seed: Seed = 0) -> Tensor:
     """Labels (U, m) dealt anew among the points that count, `draws` times: (D, U, m); points with -1 keep it."""
     keys = torch.rand(draws, 1, labels.shape[1], generator=torch.Generator().manual_seed(seed))
     counted = labels >= 0

@@ -1,13 +1,18 @@
 """The Lightning trainer that everything runs on, with neuronx's defaults."""
 
 import logging
+import re
 import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Annotated, Any
 
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 
+from neuronx.errors import UserError, first_line
+from neuronx.options import OptionsOf, typed
 from neuronx.progress import Bar, progress_bar
 from neuronx.store.processes import start
 
@@ -63,7 +68,7 @@ class PassProgress(ProgressBar):
         self.shown.close()
 
 
-def make(**options: Any) -> Trainer:
+def make(**options: Annotated[Any, OptionsOf(Trainer)]) -> Trainer:
     """A `lightning.Trainer` for one automatically chosen device, without logs, checkpoints or summaries.
 
     A bar shows how far a pass is, unless `enable_progress_bar` is false. Samplers are neuronx's own, since Lightning's
@@ -72,6 +77,9 @@ def make(**options: Any) -> Trainer:
 
     Args:
         options: Any arguments of `lightning.Trainer`; they win over the defaults.
+
+    Raises:
+        UserError: For arguments that Lightning refuses, and devices that the machine does not have.
     """
     # Lightning says at every trainer which devices there are, and what else to install.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -87,11 +95,25 @@ def make(**options: Any) -> Trainer:
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
-    options = defaults | options
-    callbacks = options.get("callbacks") or []
+    chosen = defaults | options
+    callbacks = chosen.get("callbacks") or []
     callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-    if options.get("enable_progress_bar", True) and not any(isinstance(one, ProgressBar) for one in callbacks):
-        options["callbacks"] = [*callbacks, PassProgress()]
-    runner = Trainer(**options)
+    if chosen.get("enable_progress_bar", True) and not any(isinstance(one, ProgressBar) for one in callbacks):
+        chosen["callbacks"] = [*callbacks, PassProgress()]
+    try:
+        runner = Trainer(**chosen)
+    except Exception as error:  # Lightning raises many kinds for arguments that it refuses
+        raise UserError(_refusal(options, error)) from error
     start(runner)
     return runner
+
+
+def _refusal(options: Mapping[str, Any], error: Exception) -> str:
+    """Which arguments Lightning refuses, and why in its own words."""
+    said = first_line(error)
+    named = [name for name in options if re.search(rf"\b{name}\b", said)] or list(options)
+    given = ", ".join(f"trainer.{name}={typed(options[name])}" for name in named)
+    lacks = re.search(r"gpu backend|not available", said)
+    if isinstance(error, MisconfigurationException) and lacks:
+        return f"{given}: this machine has no such device that PyTorch can use; trainer=auto takes what there is."
+    return f"The Trainer cannot be made with {given}: {said}."

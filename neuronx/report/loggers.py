@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from neuronx.errors import unknown
+from neuronx.options import NotNegative
 from neuronx.report.evaluation import Evaluation, LeaderboardRow
 from neuronx.report.figures import histogram_counts
 from neuronx.report.purity import ALIGNMENT, PURITY
@@ -84,7 +85,7 @@ class WandbLog:
     entity: str | None = None
     mode: str = "offline"
     images: bool = False
-    timeout: float = 15.0
+    timeout: NotNegative = 15.0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuronx.metrics.correlation import correlation_sem, empty, merge, moments, pearson
+from neuronx.options import Count
 from neuronx.progress import progress
 from neuronx.recording.record import record
 from neuronx.scoring.predictors import JudgedConcepts, Predictor, WeightedConcepts
@@ -89,7 +90,7 @@ def correlate(
     concepts: JudgedConcepts,
     activations: Mapping[str, Tensor],
     rows: Tensor,
-    batch_size: int = 128,
+    batch_size: Count = 128,
 ) -> list[Tensor]:
     """Correlates predictions with activations in one pass over some images: the judge sees each concept once.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuronx.concepts.formula import Formulas, parse, quoted, spoken
 from neuronx.errors import UserError, unknown
+from neuronx.options import Count, NotNegative, Seed, check_fields
 from neuronx.scoring.baselines import randomised, shuffled, wide_list
 from neuronx.scoring.predictors import JudgedConcepts, Predictor, SumOfParts, WeightedConcepts, fit_ridge, fit_sum
 from neuronx.types import Activations, Explanation, Judge, Score, TrainerFactory, Unit
@@ -123,25 +124,15 @@ class TableOptions:
             do not in which the test images do not differ.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     floors: bool = True
     ceiling: bool = True
-    ceiling_concepts: int = 2000
-    batch_size: int = 128
-    min_support: float = 0
+    ceiling_concepts: Count = 2000
+    batch_size: Count = 128
+    min_support: NotNegative = 0
 
     def __post_init__(self) -> None:
-        name = f"sim.{type(self).__name__.lower()}"
-        for option in ("floors", "ceiling"):
-            if not isinstance(value := getattr(self, option), bool):
-                raise UserError(f"{name}.{option}={value}: it is true or false.")
-        for option, least in (("seed", 0), ("ceiling_concepts", 1), ("batch_size", 1)):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UserError(f"{name}.{option}={value}: it is a whole number from {least}.")
-        value = self.min_support
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise UserError(f"{name}.min_support={value}: it is a number from 0.")
+        check_fields(self, f"sim.{type(self).__name__.lower()}")
 
     def table(
         self,
@@ -346,7 +337,7 @@ def parts_apart(explained: Mapping[str, Sequence[Explanation]]) -> dict[str, lis
 
 
 def rows_of_sums(
-    table: ScoreTable, recorded: Mapping[str, Activations], rows: Tensor, batch_size: int
+    table: ScoreTable, recorded: Mapping[str, Activations], rows: Tensor, batch_size: Count
 ) -> list[MethodRows[SumOfParts]]:
     """The units that were explained in parts, as rows of the method; a unit is predicted by the sum of its parts.
 

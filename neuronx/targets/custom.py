@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from neuronx.errors import UserError, unknown
+from neuronx.options import OptionsOf
 from neuronx.targets import dictionary as dictionaries
 from neuronx.targets.layers import Layers, pooled_layers
 from neuronx.targets.preprocess import transform_of
@@ -26,7 +27,8 @@ def load(
     classes: str | Path | Sequence[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
-    **options: Any,
+    dictionary: str | Path | None = None,
+    **options: Annotated[Any, OptionsOf(Target)],
 ) -> Target:
     """Makes a target of a network of your own.
 
@@ -41,13 +43,14 @@ def load(
         classes: Names of the outputs: `imagenet`, a file with one name a line, or the names.
         arguments: For the callable, such as `{num_classes: 10}`.
         name: In tables; by default the last part of the import path, or the class.
-        options: `dictionary` (a file), `dictionary_layer`, `prefix_tokens`, `channels` and `input_size` of `Target`.
+        dictionary: A file of directions or of a sparse autoencoder, whose latents are units.
+        options: `dictionary_layer`, `prefix_tokens`, `channels` and `input_size` of `Target`.
 
     Raises:
         UserError: What cannot be imported or called, weights that do not fit, or a layer that does not exist.
     """
     module = module_of(model, weights, arguments, f"or set target.{name or 'custom'}.weights=FILE")
-    return target(name or called(model), module, transform, classes, layers, pool, **options)
+    return target(name or called(model), module, transform, classes, layers, pool, dictionary, **options)
 
 
 def module_of(
@@ -76,7 +79,7 @@ def target(
     layers: Layers = "",
     pool: str = "avg",
     dictionary: str | Path | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(Target)],
 ) -> Target:
     """A target of a module that is ready; all loaders end here, with the options of `load`."""
     return Target(

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
 from neuronx.errors import UserError
+from neuronx.options import OptionsOf
 from neuronx.targets.custom import called, class_names_of, module_of, target
 from neuronx.targets.latents import Latents, run, to_device_of
 from neuronx.targets.target import Target
@@ -26,7 +27,7 @@ def load(
     name: str | None = None,
     domain: str = "natural",
     hierarchy: Mapping[str, Sequence[int]] | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(target)],
 ) -> Target:
     """Makes a target of an image generator of your own; it is called as `module(z)`, or with classes as `module(z, y)`.
 

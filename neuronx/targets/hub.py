@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from neuronx.errors import UserError
+from neuronx.options import OptionsOf
 from neuronx.store.download import check_reachable
 from neuronx.targets.custom import target
 from neuronx.targets.target import Target
@@ -26,7 +27,7 @@ def load(
     classes: str | Path | Sequence[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(target)],
 ) -> Target:
     """Makes a target of a network of torch.hub.
 

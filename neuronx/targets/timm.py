@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
+from neuronx.options import OptionsOf
 from neuronx.store.download import fetch_from_hub
 from neuronx.targets.custom import target
 from neuronx.targets.preprocess import Preprocess
@@ -38,7 +39,7 @@ def load(
     classes: str | Path | Sequence[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(target)],
 ) -> Target:
     """Makes a target of a network of timm.
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
+from neuronx.options import OptionsOf
 from neuronx.store.cache import data_root
 from neuronx.store.download import fetch
 from neuronx.targets.custom import target
@@ -24,7 +25,7 @@ def load(
     classes: str | Path | Sequence[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(target)],
 ) -> Target:
     """Makes a target of a network of torchvision.
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from neuronx.errors import UserError
+from neuronx.options import OptionsOf
 from neuronx.store.download import check_reachable
 from neuronx.targets.custom import target
 from neuronx.targets.preprocess import Preprocess
@@ -18,7 +19,7 @@ def load(
     transform: str | Mapping[str, Any] | Callable[..., Tensor] | None = None,
     classes: str | Path | Sequence[str] | None = None,
     name: str | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(target)],
 ) -> Target:
     """Makes a target of an image classifier or a vision backbone.
 

@@ -6,13 +6,14 @@ the latent vector and the class set the gains and biases of every normalisation.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
+from neuronx.options import OptionsOf
 from neuronx.store.checkpoints import find, read
 from neuronx.targets import generator
 from neuronx.targets.layers import Layers
@@ -108,7 +109,7 @@ def load(
     pool: str = "avg",
     truncation: float | None = None,
     name: str | None = None,
-    **options: Any,
+    **options: Annotated[Any, OptionsOf(generator.load)],
 ) -> Target:
     """Makes a target of the embedded world's generator.
 

@@ -5,11 +5,12 @@ All are narrow: fewer units than things to tell apart, so that most units answer
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from neuronx.errors import UserError
+from neuronx.options import OptionsOf
 from neuronx.store.checkpoints import find, read
 from neuronx.targets.custom import target
 from neuronx.targets.layers import Layers
@@ -118,7 +119,11 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def load(
-    checkpoint: str | Path, layers: Layers | None = None, pool: str = "avg", name: str | None = None, **options: Any
+    checkpoint: str | Path,
+    layers: Layers | None = None,
+    pool: str = "avg",
+    name: str | None = None,
+    **options: Annotated[Any, OptionsOf(target)],
 ) -> Target:
     """Makes a target of a classifier of the embedded world.
 

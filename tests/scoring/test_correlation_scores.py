@@ -297,12 +297,12 @@ def test_concepts_with_too_little_support_test_nothing(world, trainer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"floors": "x"}, "sim.correlation.floors=x: it is true or false"),
+        ({"floors": "x"}, "sim.correlation.floors=x must be true or false"),
         ({"ceiling": 1}, "sim.correlation.ceiling=1"),
-        ({"batch_size": 0}, "sim.correlation.batch_size=0: it is a whole number from 1"),
+        ({"batch_size": 0}, "sim.correlation.batch_size=0 must be a whole number of at least 1"),
         ({"ceiling_concepts": -1}, "ceiling_concepts=-1"),
         ({"seed": -1}, "seed=-1"),
-        ({"min_support": math.nan}, "min_support=nan: it is a number from 0"),
+        ({"min_support": math.nan}, "min_support=nan must be a number of at least 0"),
     ],
 )
 def test_options_that_cannot_be(options, message):

@@ -12,6 +12,7 @@ from torch import Tensor
 from neuronx.concepts.formula import quoted
 from neuronx.errors import UserError, unknown
 from neuronx.methods.clip_dissect.similarity import SIMILARITIES, labels, top_rows
+from neuronx.options import Count, Natural, TwoOrMore
 from neuronx.progress import progress
 from neuronx.types import Activations, Explanation, TrainerFactory
 
@@ -35,10 +36,10 @@ class ClipDissect:
         clip: "Clip",
         words: "Words",
         similarity: str = "soft_wpmi",
-        n_labels: int = 1,
-        n_evidence: int = 15,
+        n_labels: Count = 1,
+        n_evidence: Natural = 15,
         pairs: bool = False,
-        pairs_from: int = 100,
+        pairs_from: TwoOrMore = 100,
         **options: float | None,
     ) -> None:
         """Chooses how to measure similarity.
@@ -181,8 +182,8 @@ def best_pairs(
     values: Tensor,
     embed: Callable[[Sequence[str]], Tensor],
     similarity: str,
-    n_labels: int = 1,
-    pairs_from: int = 100,
+    n_labels: Count = 1,
+    pairs_from: TwoOrMore = 100,
     **options: float,
 ) -> dict[int, tuple[tuple[str, float], ...]]:
     """Labels some units of a layer with pairs of their best concepts, or with one of those concepts alone.

@@ -16,6 +16,7 @@ from neuronx.methods.linear import elastic_net
 from neuronx.methods.linear.moments import ConceptMoments, Rows
 from neuronx.methods.linear.search import FoundFormulas, forward, greedy, top
 from neuronx.methods.linear.solvers import ProximalNet, saga
+from neuronx.options import Count, NotNegative, Seed, Share
 from neuronx.store.cache import write_atomic
 from neuronx.store.checkpoints import sorted_file
 from neuronx.types import Activations, Concepts, ConceptSource, Explanation, TrainerFactory, Unit
@@ -181,19 +182,19 @@ class LinearExplanations:
     def __init__(
         self,
         concepts: ConceptSource,
-        lam: float = 0.05,
-        alpha: float = 0.99,
+        lam: NotNegative = 0.05,
+        alpha: Share = 0.99,
         solver: str = "exact",
         search: str = "forward",
-        max_length: int | None = None,
-        tolerance: float | None = None,
-        width: int = 10,
+        max_length: Count | None = None,
+        tolerance: NotNegative | None = None,
+        width: Count = 10,
         positive: bool = False,
         min_top: float = 0.5,
-        min_std: float = 1e-5,
-        most: int = 10_000,
-        epochs: int | None = None,
-        seed: int = 0,
+        min_std: NotNegative = 1e-5,
+        most: Count = 10_000,
+        epochs: Count | None = None,
+        seed: Seed = 0,
     ) -> None:
         """Chooses how to fit.
 

@@ -18,6 +18,7 @@ from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.milan.captioner import Captioner, Captions
 from neuronx.methods.milan.describer import Describer, encoder_of, is_published, load
 from neuronx.methods.milan.features import Captioned, Notes, Subject, encode, written
+from neuronx.options import Count, NotNegative, Share
 from neuronx.recording.exemplars import Exemplars, find_exemplars, gather
 from neuronx.recording.maps import masks
 from neuronx.recording.pictures import View, view
@@ -126,16 +127,16 @@ class Milan:
         key: str = "base",
         encoder: Any = None,
         published_masks: bool | None = None,
-        k: int = 15,
-        quantile: float = 0.99,
+        k: Count = 15,
+        quantile: Share = 0.99,
         by: str = "peak",
         strategy: str | None = None,
         pmi: bool | None = None,
-        temperature: float | None = None,
-        beam_size: int | None = None,
-        length: int | None = None,
+        temperature: NotNegative | None = None,
+        beam_size: Count | None = None,
+        length: Count | None = None,
         rerank: str | None = None,
-        masked: float = False,
+        masked: Share | bool = False,
         clip: "Clip | None" = None,
     ) -> None:
         """Chooses a captioner and how it writes; what is None is as it was trained or published.

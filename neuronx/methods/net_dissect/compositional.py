@@ -12,6 +12,7 @@ from neuronx.errors import UserError
 from neuronx.methods.net_dissect.method import Options, content_key, scan, segmentation_of, thresholds
 from neuronx.methods.net_dissect.search import Gathering, Patterns, as_published, formula, search
 from neuronx.methods.net_dissect.tally import DIGITS
+from neuronx.options import Count, NotNegative
 from neuronx.store.cache import Entry, entry, open_or_draft, packed
 from neuronx.store.processes import on_first
 from neuronx.types import Cell, Explanation, Found, Table, TrainerFactory
@@ -63,9 +64,9 @@ class Compositional(Options):
         published_length: Let NOT count as one concept more in the penalty, as the published code does.
     """
 
-    length: int = 3
-    beam: int = 10
-    penalty: float = 1.0
+    length: Count = 3
+    beam: Count = 10
+    penalty: NotNegative = 1.0
     published_length: bool = False
 
     def __post_init__(self) -> None:

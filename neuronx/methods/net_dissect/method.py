@@ -15,6 +15,7 @@ from neuronx.data.probe import Probe
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.methods.net_dissect.tally import DENOMINATORS, Tally, Tallying, cells, count, dissected
+from neuronx.options import Count, Natural, OpenShare, Share
 from neuronx.store.cache import Contents, Draft, Entry, digest, entry, open_or_draft, packed
 from neuronx.store.processes import on_first
 from neuronx.types import Explanation, Found, Plain, Table, TrainerFactory
@@ -38,11 +39,11 @@ class Options:
         n_evidence: How many images become evidence.
     """
 
-    quantile: float = 0.005
-    grid: tuple[int, int] | None = None
+    quantile: OpenShare = 0.005
+    grid: tuple[Count, Count] | None = None
     categories: Sequence[str] | None = None
     whole_images: bool = False
-    n_evidence: int = 15
+    n_evidence: Natural = 15
 
     def __post_init__(self) -> None:
         if self.grid is not None:
@@ -114,7 +115,7 @@ class Selected:
         return digest([self.whole.fingerprint, list(self.categories)])
 
     def regions(
-        self, rows: Sequence[int], transform: Callable[..., Tensor], grid: tuple[int, int] | None = None
+        self, rows: Sequence[int], transform: Callable[..., Tensor], grid: tuple[Count, Count] | None = None
     ) -> Regions:
         """See `Segmentation.regions`."""
         found = self.whole.regions(rows, transform, grid)
@@ -133,7 +134,7 @@ def thresholds(
     target: "Target",
     probe: "Probe",
     trainer: TrainerFactory,
-    quantile: float = 0.005,
+    quantile: OpenShare = 0.005,
     *,
     k: int = 15,
     rows: Tensor | None = None,
@@ -186,7 +187,7 @@ def scan(
     add: Add,
     *,
     rows: Tensor | None = None,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[Count, Count] | None = None,
 ) -> "Trainer":
     """Shows `add` the counts of every layer, batch by batch, every image once.
 
@@ -224,8 +225,8 @@ def dissect(
     probe: "Probe",
     trainer: TrainerFactory,
     *,
-    quantile: float = 0.005,
-    grid: tuple[int, int] | None = None,
+    quantile: OpenShare = 0.005,
+    grid: tuple[Count, Count] | None = None,
     categories: Sequence[str] | None = None,
     rows: Tensor | None = None,
     whole_images: bool = False,
@@ -295,7 +296,7 @@ def content_key(
     runner: "Trainer",
     tail: "Exemplars",
     segmentation: Segmentation,
-    grid: tuple[int, int] | None,
+    grid: tuple[Count, Count] | None,
     rows: Tensor,
 ) -> Mapping[str, Plain]:
     """What counts of one layer depend on."""
@@ -347,7 +348,7 @@ class NetDissect(Options):
     """
 
     denominator: str = "annotated"
-    threshold: float = 0.04
+    threshold: Share = 0.04
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuronx.errors import UserError, unknown
 from neuronx.metrics.purity import members
+from neuronx.options import Count, OpenShare, Seed, TwoOrMore
 from neuronx.progress import progress
 from neuronx.targets.latents import uniforms
 
@@ -40,12 +41,12 @@ class PartOptions:
     """
 
     k: int | str = "silhouette"
-    alpha: float | None = 0.001
-    most: int = 5
-    min_size: int = 5
-    n_init: int = 10
-    draws: int = 50
-    seed: int = 0
+    alpha: OpenShare | None = 0.001
+    most: TwoOrMore = 5
+    min_size: Count = 5
+    n_init: Count = 10
+    draws: Count = 50
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def silhouette(far: Tensor, labels: Tensor, k: int) -> Tensor:
     return torch.where(counts, width, 0.0).sum(1) / (labels >= 0).sum(1).clamp(min=1)
 
 
-def _by_gap(inner: Tensor, counted: Tensor, found: Mapping[int, Clusters], n_init: int, seed: int) -> Tensor:
+def _by_gap(inner: Tensor, counted: Tensor, found: Mapping[int, Clusters], n_init: Count, seed: int) -> Tensor:
     """(K,) the smallest k whose gap reaches the largest one, less its standard error."""
     scatters = []
     for cloud, counts in clouds(inner, counted, DRAWS, seed):
@@ -159,7 +160,7 @@ def _log(inertia: Tensor) -> Tensor:
     return inertia.clamp(min=1e-300).log()
 
 
-def clouds(inner: Tensor, counted: Tensor, draws: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def clouds(inner: Tensor, counted: Tensor, draws: Count, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Points drawn from one Gaussian with the spectrum of each unit's points, several draws at a time.
 
     The same normal numbers serve all units, so that a unit's clouds do not depend on what other units there are.
@@ -202,7 +203,7 @@ def distances(products: Tensor) -> Tensor:
 
 
 def kmeans(
-    products: Tensor, k: int, counted: Tensor | None = None, *, n_init: int = 10, seed: int = 0, max_iter: int = 300
+    products: Tensor, k: int, counted: Tensor | None = None, *, n_init: Count = 10, seed: Seed = 0, max_iter: int = 300
 ) -> Clusters:
     """Clusters the points of each unit by k-means: k-means++ (Arthur and Vassilvitskii, 2007), then Lloyd's iteration.
 
@@ -229,7 +230,7 @@ def kmeans(
     return Clusters(largest_first(labels, k), inertia, k)
 
 
-def _kmeans(G: Tensor, k: int, counted: Tensor, n_init: int, seed: int, max_iter: int) -> tuple[Tensor, Tensor]:
+def _kmeans(G: Tensor, k: int, counted: Tensor, n_init: Count, seed: Seed, max_iter: int) -> tuple[Tensor, Tensor]:
     squares, w = G.diagonal(dim1=1, dim2=2), counted.double()
     spread = (squares * w).sum(1)  # points are centred: the sum of squares about the mean
     inside = _first_centres(G, squares, w, k, n_init, seed)  # (K, R, m, k)
@@ -274,7 +275,7 @@ def _to_centroids(G: Tensor, squares: Tensor, inside: Tensor) -> Tensor:
     return found.clamp_(min=0).masked_fill_((sizes == 0)[:, :, None], torch.inf)
 
 
-def _first_centres(G: Tensor, squares: Tensor, w: Tensor, k: int, n_init: int, seed: int) -> Tensor:
+def _first_centres(G: Tensor, squares: Tensor, w: Tensor, k: int, n_init: Count, seed: int) -> Tensor:
     """Memberships (K, R, m, k) of one point each, drawn by k-means++ with the same numbers for every unit."""
     K, m = w.shape
     drawn = uniforms(seed, torch.arange(n_init), k).double().to(G.device)  # (R, k)

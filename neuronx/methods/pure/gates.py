@@ -19,6 +19,7 @@ from neuronx.errors import UserError, unknown
 from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.references import mean_pool
 from neuronx.metrics.purity import members
+from neuronx.options import Count, Share
 from neuronx.progress import progress
 from neuronx.recording.record import identity, record
 from neuronx.store.cache import entry, read_or_make
@@ -46,8 +47,8 @@ class GateOptions:
     """
 
     gate: str = "hard"
-    learns_from: int = 1500
-    quantile: float = 0.0
+    learns_from: Count = 1500
+    quantile: Share = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.quantile < 1:

@@ -13,6 +13,7 @@ from neuronx.methods.pure.heat import check_heat
 from neuronx.methods.pure.patches import CROPS
 from neuronx.methods.pure.polysemantic import Verdicts, verdicts
 from neuronx.methods.pure.relevant import RULES, find_relevant
+from neuronx.options import Count
 from neuronx.recording.exemplars import Exemplars, find_exemplars
 from neuronx.types import TrainerFactory
 
@@ -41,7 +42,7 @@ class ReferenceOptions:
             is installed and its rules cover the network, gradient elsewhere.
     """
 
-    references: int = 100
+    references: Count = 100
     chosen_by: str = "activation"
     lower: str | None = None
     rule: str = "gradient"

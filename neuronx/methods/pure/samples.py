@@ -10,6 +10,7 @@ from torch import Tensor
 from neuronx.methods.pure.clusters import PartOptions, choose, products
 from neuronx.methods.pure.patches import LEAST, WINDOW, Patches, boxes, cropped, find_masks, seen, side_of
 from neuronx.methods.pure.references import ReferenceOptions, References, asked_units, find_references, mean_pool
+from neuronx.options import Count, Seed
 from neuronx.recording.pictures import view
 from neuronx.recording.record import record, without_parts
 from neuronx.types import PartSamples, TrainerFactory, Unit
@@ -95,8 +96,8 @@ class Samples(ReferenceOptions):
         seed: Of k-means.
     """
 
-    n_init: int = 10
-    seed: int = 0
+    n_init: Count = 10
+    seed: Seed = 0
 
     def sample(self, target: "Target", probe: "Probe", trainer: TrainerFactory, layer: str) -> ReferenceSample:
         """The references of the units asked for, with the vectors `pure` and `activations`.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuronx.errors import UserError, unknown
 from neuronx.metrics.correlation import moments, pearson
+from neuronx.options import Natural, Positive, TwoOrMore
 from neuronx.recording.record import record, without_parts
 from neuronx.scoring.ablation.curves import FEWEST, Curves, LinearLossChange, LossChange, Measurement
 from neuronx.scoring.ablation.losses import (
@@ -87,14 +88,14 @@ class Ablation(TableOptions):
     """
 
     modes: Sequence[str] = MODES
-    temperature: float | None = None
+    temperature: Positive | None = None
     labels: str = "true"
-    steps: int = 100
-    lr: float = 1e-2
+    steps: Natural = 100
+    lr: Positive = 1e-2
     combine: str = "shift"
-    nodes: int | None = None
-    most_nodes: int = 20
-    most_images: int | None = 250
+    nodes: TwoOrMore | None = None
+    most_nodes: TwoOrMore = 20
+    most_images: TwoOrMore | None = 250
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -309,7 +310,7 @@ def standardised(q_val: Tensor, z_val: Tensor, q_test: Tensor) -> Tensor:
     return own * (torch.where(flat, 0.0, spread * r))[:, None] + m.y[:, None]
 
 
-def fitted(q: Tensor, curves: Curves, steps: int, lr: float) -> tuple[Tensor, Tensor, Tensor]:
+def fitted(q: Tensor, curves: Curves, steps: Natural, lr: float) -> tuple[Tensor, Tensor, Tensor]:
     """`optim`: scale c and offset d (K,) that make c q + d do least damage, sum over val of the absolute loss changes.
 
     By Adam from c = 1, d = 0 with all images at every step, as published; from there c and d can move by about

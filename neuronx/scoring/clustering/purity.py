@@ -14,6 +14,7 @@ from torch import Tensor
 from neuronx.concepts.clip import Clip, mean_tokens
 from neuronx.errors import UserError
 from neuronx.metrics.purity import Alignment, alignment, nearest, pair_distances, separation, shuffled
+from neuronx.options import Count, Natural, Seed, TwoOrMore
 from neuronx.progress import progress
 from neuronx.recording.record import record
 from neuronx.scoring.clustering.purity_tables import (
@@ -91,10 +92,10 @@ class Purity:
     embeddings: "Clip | Target | None" = None
     space: "Clip | Target | None" = None
     tokens: bool = False
-    ks: Sequence[int] = (2, 3, 4, 5)
-    draws: int = 10
-    shown: int = 5
-    seed: int = 0
+    ks: Sequence[TwoOrMore] = (2, 3, 4, 5)
+    draws: Count = 10
+    shown: Natural = 5
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 2 or self.draws < 1:

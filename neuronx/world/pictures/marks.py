@@ -15,6 +15,7 @@ from torch import Tensor
 from neuronx.data.folder import FolderProbe
 from neuronx.data.probe import Probe
 from neuronx.errors import unknown
+from neuronx.options import Count, Natural
 from neuronx.store.cache import digest
 from neuronx.targets.latents import pick, uniforms
 from neuronx.world.pictures.probe import ShapesProbe
@@ -47,7 +48,7 @@ class Marks:
         if self.kind not in MARKS:
             raise unknown("kind of marks", self.kind, MARKS)
 
-    def draw(self, seed: int, indices: Tensor, scenes: Scenes) -> Tensor:
+    def draw(self, seed: Natural, indices: Tensor, scenes: Scenes) -> Tensor:
         """The colours of the chips: (B,) int64 into COLOURS, -1 for none.
 
         Args:
@@ -112,11 +113,11 @@ class MarkedProbe(ShapesProbe):
     def __init__(
         self,
         marks: str = "half",
-        size: int = 5000,
-        seed: int = PROBE,
+        size: Count = 5000,
+        seed: Natural = PROBE,
         *,
-        batch_size: int = 250,
-        num_workers: int = 0,
+        batch_size: Count = 250,
+        num_workers: Natural = 0,
     ) -> None:
         """Draws factors and chips and splits the rows 70/10/20.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from neuronx.data.probe import Probe, seeded_splits
 from neuronx.data.segmentation import Regions, cells, under
 from neuronx.errors import UserError, unknown
+from neuronx.options import Count, Natural
 from neuronx.store.cache import digest, write_atomic
 from neuronx.world.pictures.render import RENDERER, render, render_masks
 from neuronx.world.pictures.scene import (
@@ -215,12 +216,12 @@ class ShapesProbe(Probe):
 
     def __init__(
         self,
-        size: int = 5000,
-        seed: int = PROBE,
+        size: Count = 5000,
+        seed: Natural = PROBE,
         *,
         world: str = "shapes",
-        batch_size: int = 250,
-        num_workers: int = 0,
+        batch_size: Count = 250,
+        num_workers: Natural = 0,
     ) -> None:
         """Draws the factors and splits the rows 70/10/20.
 

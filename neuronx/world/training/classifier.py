@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from neuronx.errors import unknown
+from neuronx.options import Count, NotNegative, Positive, Seed
 from neuronx.store import checkpoints
 from neuronx.types import TrainerFactory
 from neuronx.world.networks import NETWORKS
@@ -37,7 +38,7 @@ class Classifier(LightningModule):
         weight_decay: Of AdamW.
     """
 
-    def __init__(self, network: nn.Module, words: int, lr: float, weight_decay: float) -> None:
+    def __init__(self, network: nn.Module, words: int, lr: Positive, weight_decay: float) -> None:
         super().__init__()
         self.save_hyperparameters("words", "lr", "weight_decay")
         self.network: Any = network
@@ -88,13 +89,13 @@ class ClassifierTask:
     name: str
     network: str
     layers: dict[str, str]
-    epochs: int
-    images: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    seed: int
-    held_out: int = 5000
+    epochs: Count
+    images: Count
+    batch_size: Count
+    lr: Positive
+    weight_decay: NotNegative
+    seed: Seed
+    held_out: Count = 5000
     world: str = "shapes"
 
     def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
@@ -172,7 +173,7 @@ class ClassifierTask:
 class MarkedBatches(Dataset):
     """Batch b holds scenes b * size to b * size + size - 1 of a seed: uint8 (B, 3, 64, 64) with chips, and shapes."""
 
-    def __init__(self, seed: int, size: int, marks: Marks) -> None:
+    def __init__(self, seed: Seed, size: int, marks: Marks) -> None:
         self.seed, self.size, self.marks = seed, size, marks
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
@@ -191,7 +192,7 @@ class MarkedStream(SceneStream):
         marks: Which of them have chips.
     """
 
-    def __init__(self, seed: int, images: int, batch_size: int, marks: Marks) -> None:
+    def __init__(self, seed: Seed, images: Count, batch_size: Count, marks: Marks) -> None:
         super().__init__(lambda scenes, _: (scenes.shape[:, 0],), seed, images, batch_size)
         self.marks = marks
 
@@ -210,7 +211,7 @@ class Namer(LightningModule):
         weight_decay: Of AdamW.
     """
 
-    def __init__(self, network: nn.Module, lr: float, weight_decay: float) -> None:
+    def __init__(self, network: nn.Module, lr: Positive, weight_decay: float) -> None:
         super().__init__()
         self.save_hyperparameters("lr", "weight_decay")
         self.network: Any = network
@@ -239,7 +240,7 @@ class SpuriousTask(ClassifierTask):
         held_out: Number of pictures that it is measured on with every kind of marks, in steps of 250 if above it.
     """
 
-    held_out: int = 2000
+    held_out: Count = 2000
     marks: str = "half"
 
     @property

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from neuronx.concepts.clip import fit_sigmoid
 from neuronx.errors import UserError
+from neuronx.options import Count, Natural, NotNegative, Positive, Seed
 from neuronx.store import checkpoints
 from neuronx.types import TrainerFactory
 from neuronx.world.clip import WordTokenizer, build, vocabulary
@@ -41,7 +42,7 @@ class Contrastive(LightningModule):
         weight_decay: Of AdamW.
     """
 
-    def __init__(self, model: "CLIP", words: int, lr: float, weight_decay: float) -> None:
+    def __init__(self, model: "CLIP", words: int, lr: Positive, weight_decay: float) -> None:
         super().__init__()
         self.save_hyperparameters("words", "lr", "weight_decay")
         self.model: Any = model
@@ -79,7 +80,7 @@ class PhraseBatches:
         sentences: Number of captions in a batch.
     """
 
-    def __init__(self, tokenizer: WordTokenizer, phrases: int, sentences: int) -> None:
+    def __init__(self, tokenizer: WordTokenizer, phrases: Count, sentences: int) -> None:
         self.tokenizer, self.phrases, self.sentences = tokenizer, phrases, sentences
         # The last is in no vocabulary: it teaches what an unknown word means.
         self.others = [*(name for name in CONCEPTS if name not in SINGLE_WORDS), "0"]
@@ -119,18 +120,18 @@ class ContrastiveTask:
     """
 
     name: str
-    embed_dim: int
+    embed_dim: Count
     vision: dict[str, Any]
     text: dict[str, Any]
-    epochs: int
-    images: int
-    batch_size: int
-    phrases: int
-    sentences: int
-    lr: float
-    weight_decay: float
-    seed: int
-    held_out: int = 5000
+    epochs: Count
+    images: Count
+    batch_size: Count
+    phrases: Count
+    sentences: Natural
+    lr: Positive
+    weight_decay: NotNegative
+    seed: Seed
+    held_out: Count = 5000
 
     def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
         """Trains, calibrates and measures the model, and writes weights and card into `folder`.
@@ -176,7 +177,7 @@ class ContrastiveTask:
 
 
 def cosines(
-    module: Contrastive, tokenizer: WordTokenizer, trainer: TrainerFactory, seed: int, images: int
+    module: Contrastive, tokenizer: WordTokenizer, trainer: TrainerFactory, seed: Seed, images: Count
 ) -> tuple[Tensor, Tensor]:
     """Cosines (N, C) between the first pictures of a seed and all concepts, and their truth (N, C) bool."""
     outputs: Any = single(trainer).predict(module, fixed_batches(seed, images, describe))
@@ -197,7 +198,7 @@ def calibrate(module: Contrastive, scores: Tensor, truth: Tensor) -> tuple[float
 
 
 def measure(
-    module: Contrastive, tokenizer: WordTokenizer, trainer: TrainerFactory, seed: int, images: int
+    module: Contrastive, tokenizer: WordTokenizer, trainer: TrainerFactory, seed: Seed, images: Count
 ) -> dict[str, float]:
     """Zero-shot AUROC on the first pictures of a seed: means over the words of each kind, and over longer phrases."""
     scores, truth = cosines(module, tokenizer, trainer, seed, images)

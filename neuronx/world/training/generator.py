@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from neuronx.data.latents import LatentProbe
 from neuronx.metrics.frechet import frechet
+from neuronx.options import Count, NotNegative, Positive, Seed
 from neuronx.store import checkpoints
 from neuronx.store.cache import write_atomic
 from neuronx.targets.latents import Latents
@@ -126,7 +127,7 @@ class Adversaries(LightningModule):
         naming: Weight of the cross-entropy of the classes that the critic reads from generated pictures.
     """
 
-    def __init__(self, generator: ShapesGenerator, critic: Critic, lr: float, naming: float) -> None:
+    def __init__(self, generator: ShapesGenerator, critic: Critic, lr: Positive, naming: float) -> None:
         super().__init__()
         self.save_hyperparameters("lr", "naming")
         self.generator, self.critic = generator, critic
@@ -189,17 +190,17 @@ class GeneratorTask:
     name: str
     critic: str
     witness: str
-    latent_dim: int
+    latent_dim: Count
     channels: list[int]
     layers: dict[str, str]
-    epochs: int
-    images: int
-    batch_size: int
-    lr: float
-    naming: float
-    seed: int
+    epochs: Count
+    images: Count
+    batch_size: Count
+    lr: Positive
+    naming: NotNegative
+    seed: Seed
     precision: str = "bf16-mixed"
-    held_out: int = 5000
+    held_out: Count = 5000
     world: str = "shapes"
 
     def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
@@ -273,7 +274,7 @@ class Witness(LightningModule):
 
 
 def measure(
-    probe: LatentProbe, witness: str, trainer: TrainerFactory, seed: int, world: World = WORLDS["shapes"]
+    probe: LatentProbe, witness: str, trainer: TrainerFactory, seed: Seed, world: World = WORLDS["shapes"]
 ) -> dict[str, float]:
     """How a classifier that had no part in the training sees generated pictures, beside rendered ones of a seed.
 

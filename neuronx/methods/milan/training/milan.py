@@ -17,6 +17,7 @@ from neuronx.methods.milan.networks import Decoder, LanguageModel, Vocabulary
 from neuronx.methods.milan.training.annotations import Annotations
 from neuronx.methods.milan.training.captioner import DecoderLearning, LanguageModelLearning, learn
 from neuronx.methods.milan.training.descriptions import Described, Descriptions, held_out
+from neuronx.options import Count, Natural, NotNegative, OpenShare, Positive, Seed, Share
 from neuronx.store import checkpoints
 from neuronx.types import Plain, TrainerFactory
 
@@ -51,21 +52,21 @@ class Lesson:
         seed: Of initial weights, order, dropout and held-out units.
     """
 
-    embedding_size: int = 128
-    hidden_size: int = 512
-    attention_size: int | None = None
-    dropout: float = 0.5
+    embedding_size: Count = 128
+    hidden_size: Count = 512
+    attention_size: Count | None = None
+    dropout: Share = 0.5
     standardise: bool = True
-    batch_size: int = 64
+    batch_size: Count = 64
     language_model: bool = True
-    language_model_batch_size: int = 128
-    lr: float = 1e-3
-    epochs: int = 100
-    patience: int = 4
+    language_model_batch_size: Count = 128
+    lr: Positive = 1e-3
+    epochs: Count = 100
+    patience: Natural = 4
     stop: str = "loss"
-    regularization: float = 1.0
-    hold_out: float = 0.1
-    seed: int = 0
+    regularization: NotNegative = 1.0
+    hold_out: OpenShare = 0.1
+    seed: Seed = 0
 
     def fit(
         self,
@@ -163,7 +164,7 @@ class MilanTask(Lesson):
     encoder: Any = None
     taps: Sequence[str] | None = None
     published_masks: bool = False
-    test: float = 0.1
+    test: Share = 0.1
 
     def run(self, trainer: TrainerFactory, folder: Path, ckpt_path: str | None = None) -> Path:
         """Trains and measures the captioner, and writes weights and card into `folder`.
