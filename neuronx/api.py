@@ -164,31 +164,24 @@ class Study:
         return shown.leaderboard_rows(leaderboard(self.scores))
 
     @in_python
-    def exemplars(self, unit: int | str | Unit, k: int = 15, quantile: float = 0.99) -> "Shown[Any]":
-        """The `k` train and val pictures in which a unit fires most; a notebook shows them.
+    def exemplars(self, unit: int | str | Unit, k: int = 15, quantile: float = 0.99, by: str = "peak") -> "Shown[Any]":
+        """The `k` train and val pictures in which a unit is strongest; a notebook shows them.
+
+        Where an explanation so far begins with a negative term, the picture shows the low end too.
 
         Args:
             unit: Its number, or `layer4:12` where the study has several layers.
             k: How many.
             quantile: Of the unit's activations; in the picture, places below it are dark.
+            by: What counts: its `peak`, or its activation as it is explained and scored (`pool`).
         """
-        from neuronx.recording.exemplars import find_exemplars
-        from neuronx.report.exemplar_grids import picture_of
-        from neuronx.report.shown import Shown
+        from neuronx.report.exemplar_grids import begin_low, strongest_images
 
         if isinstance(k, bool) or not isinstance(k, int) or not isinstance(quantile, float):
             raise UserError(f"k={k!r} must be a whole number, and quantile={quantile!r} one between 0 and 1.")
         wanted = self._unit(unit)
-        options: dict[str, Any] = {"k": k, "quantile": quantile}
-        found = find_exemplars(self.target, self.probe, self.trainer, [wanted.layer], **options)[wanted.layer]
-        rows, peaks = found.rows[wanted.index].tolist(), found.peaks[wanted.index].tolist()
-        items = [(row, self.probe.image_name(row), peak) for row, peak in zip(rows, peaks, strict=True)]
-        alone = self.target.select(layers=[wanted.layer], units=[wanted.index])
-        return Shown(
-            items,
-            lambda rows: (["image", "name", "peak"], rows),
-            lambda: picture_of(found, alone, self.probe, self.trainer),
-        )
+        low = wanted in begin_low({name: told.explanations for name, told in self.found.items()})
+        return strongest_images(wanted, self.target, self.probe, self.trainer, low, k=k, quantile=quantile, by=by)
 
     @in_python
     def parts(

@@ -44,6 +44,8 @@ def rewrite(argument: str) -> list[str]:
     if several := re.fullmatch(r"judge=\[(.+)\]", argument):
         names = [name.strip() for name in several[1].split(",")]
         return [f"judge={names[0]}", f"++judges=[{','.join(names)}]"]
+    if option := re.fullmatch(r"exemplars(\.\w+=.*|=\d+)", argument):  # a number and options go together
+        return [f"++exemplars{option[1] if option[1][0] == '.' else '.k' + option[1]}"]
     if re.match(r"experiment=\[", argument):
         raise UserError(f"`{argument}` is a list; a run has one experiment, as in experiment=editing.")
     if null := re.fullmatch(r"(\w+)=(null|None|)", argument):
@@ -66,8 +68,10 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
     with without_garbage_collection():
         seed(cfg.seed)
         networks = targets(cfg) if needed else {}  # first, since a wrong layer is the commonest mistake
-    from neuronx.command import pipeline
+    from neuronx.command import exemplars, pipeline
+    from neuronx.data.latents import images_of
 
+    wanted = exemplars.read(plain(cfg.exemplars))
     if cfg.show is not None:
         text = pipeline.show(cfg.show, lambda: probe(cfg), networks, words(cfg), build(cfg.trainer))
         print(text)
@@ -75,10 +79,15 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
     folder, facts = run_folder(cfg), {"seed": cfg.seed}
     sims = build(cfg.get("sim") or {})
     given = pipeline.read_given(plain(cfg.explanations), layers(cfg), list(cfg.target))
+    if files_only and wanted is not None:
+        raise UserError("`exemplars=` looks at images, and sim=stored at none: leave one of them out.")
     if files_only:
         evaluation = pipeline.stored(given, sims["stored"])
     else:
         images, trainer = probe(cfg), build(cfg.trainer)
+        if wanted is not None:
+            for target in networks.values():
+                wanted.rows(images_of(target, images))
         evaluation = pipeline.evaluate(
             targets=networks,
             probe=images,
@@ -91,9 +100,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
             seed=cfg.seed,
             optional=not typed("explain"),
         )
-        if cfg.exemplars is not None:
-            wanted = plain(cfg.exemplars)
-            pipeline.draw_exemplars(networks, images, wanted, trainer, folder, evaluation.explanations)
+        if wanted is not None:
+            exemplars.draw(networks, images, wanted, trainer, folder, evaluation.explanations)
         facts["fingerprints"] = pipeline.fingerprints(images, networks)
     pipeline.finish(evaluation, folder, config_text(cfg), loggers(cfg), **facts)
     return evaluation

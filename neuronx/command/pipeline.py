@@ -242,44 +242,6 @@ def joined(tables: Mapping[str, Table], more: Mapping[str, Table]) -> dict[str, 
     return merged
 
 
-def draw_exemplars(
-    targets: "Mapping[str, Target]",
-    probe: "Probe",
-    wanted: int | Mapping[str, Any],
-    trainer: TrainerFactory,
-    folder: Path,
-    explanations: Mapping[tuple[str, str], Sequence[Explanation]],
-) -> None:
-    """Finds the images where each unit fires most, and writes them as annotations and as pictures.
-
-    Args:
-        targets: Networks by name.
-        probe: The images.
-        wanted: How many for each unit; or {k, quantile, images}, where images is `methods` (train and val) or `all`.
-        trainer: Makes trainers.
-        folder: Of the run.
-        explanations: Shown beside the pictures.
-    """
-    from neuronx.data.latents import images_of
-    from neuronx.recording.exemplars import observe
-    from neuronx.report.exemplar_grids import in_words, show_exemplars
-
-    options = {"k": wanted} if isinstance(wanted, int) else dict(wanted)
-    which = options.pop("images", "methods")
-    if which not in ("methods", "all"):
-        raise unknown("choice of exemplars.images", str(which), ("methods", "all"))
-    for name in options:
-        if name not in ("k", "quantile"):
-            raise unknown("option of exemplars", name, ("k", "quantile", "images"))
-    for name, target in targets.items():
-        log.info("%s: looking for the images where the units of %s fire most", name, ", ".join(target.layers))
-        images = images_of(target, probe)
-        rows = images.split("train", "val", "test") if which == "all" else images.split("train", "val")
-        _, found = observe(target, images, trainer, rows=rows, **options)
-        said = in_words({method: told for (network, method), told in explanations.items() if network == name})
-        show_exemplars(found, target, images, trainer, folder, said, rows)
-
-
 def stored(given: Sequence[ExplanationFile], sim: "Stored") -> "Evaluation":
     """The scores that the files given bring along; needs neither images nor networks."""
     from neuronx.report.evaluation import Evaluation

@@ -1,8 +1,8 @@
 """Writes exemplars as MILANNOTATIONS are published: a folder for each layer, with images, masks and their numbers.
 
 `images.npy` (U, k, 3, H, W) and `masks.npy` (U, k, 1, H, W) are uint8, masks 0 or 1; `ids.csv` and `activations.csv`
-have U lines of k rows of the probe and of peak activations, strongest first; `units.npy` is there when some units are
-left out.
+have U lines of k rows of the probe and of what ranks them, strongest first: peak activations, as published, unless
+others were asked for; `units.npy` is there when some units are left out.
 """
 
 import io
@@ -110,7 +110,7 @@ def _write(
     else:  # of an earlier run into the same folder
         (folder / "units.npy").unlink(missing_ok=True)
     write_atomic(folder / "ids.csv", _table(rows, "%i"))
-    write_atomic(folder / "activations.csv", _table(exemplars.peaks[units], "%.5e"))
+    write_atomic(folder / "activations.csv", _table(exemplars.values[units], "%.5e"))
     cut = _masks(maps, exemplars.thresholds[units], len(units), rows.shape[1], size)
     write_atomic(folder / "masks.npy", npy((*rows.shape, 1, size, size), cut))
     seen = (pictures.of(some) for some in rows.split(_step(3 * rows.shape[1] * size**2)))

@@ -27,6 +27,9 @@ VERSION = 2
 RANKED_BY = ("peak", "pool")
 """What ranks images: the unit's largest activation at any position, or what its pooling makes of an image."""
 
+POOLED = {"avg": "mean", "max": "peak", "first": "class token", "patch": "patch mean", "none": "activation"}
+"""What poolings make of an image, in words."""
+
 
 @dataclass(frozen=True)
 class Exemplars:
@@ -68,11 +71,9 @@ class Exemplars:
     @property
     def ranking(self) -> str:
         """What ranks the images, in words."""
-        if self.pool == "first":
-            return "class token"
-        if self.grid is None:
+        if self.grid is None and self.pool != "first":
             return "activation"
-        return "peak" if self.by == "peak" or self.pool == "max" else f"{'patch ' * (self.pool == 'patch')}mean"
+        return POOLED[self.pool] if self.by == "pool" else "peak"
 
     @property
     def saturated(self) -> Tensor:

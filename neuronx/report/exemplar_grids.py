@@ -1,10 +1,10 @@
 """The exemplars of units, as files in the layout of MILANNOTATIONS, as pictures, and as a page for each layer."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,12 +14,15 @@ from torch import Tensor
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.milannotations.write import layer_folder, write_all
+from neuronx.recording.exemplars import POOLED, find_exemplars
 from neuronx.recording.pictures import Gallery, gallery, view
 from neuronx.recording.record import record
+from neuronx.recording.tally import strongest
+from neuronx.report.shown import Shown
 from neuronx.report.tiles import TILE, Strip, parts, png, sheet, spread, tiles, write_pngs
 from neuronx.store.cache import write_atomic
 from neuronx.store.processes import is_first
-from neuronx.types import Explanation, TrainerFactory, Unit
+from neuronx.types import Activations, Explanation, TrainerFactory, Unit
 
 if TYPE_CHECKING:
     from neuronx.recording.exemplars import Exemplars
@@ -65,15 +68,17 @@ def show_exemplars(
     probe: Probe,
     trainer: TrainerFactory,
     folder: str | Path,
-    explanations: Words | None = None,
+    explanations: Mapping[str, Sequence[Explanation]] | None = None,
     rows: Tensor | None = None,
+    size: int | None = None,
 ) -> list[Path]:
     """Writes the exemplars of a target's units, draws them, and makes a page for each layer.
 
     In `folder` there will be `exemplars/<target>/<layer>/` in the layout of MILANNOTATIONS, a contact sheet
     `pictures/<target>_<layer>.png` with ten units spread over the layer, and `pictures/<target>/<layer>/` with
     `index.html`, `unit_<u>.png` and, for layers that the target is asked for, `unit_<u>_ranges.png`: images from ranges
-    of the ranking by pooled activation. All processes of a run call it; the first one draws.
+    of the ranking by pooled activation; and `unit_<u>_low.png`, those of the lowest, where an explanation of the unit
+    begins with a negative term. All processes of a run call it; the first one draws.
 
     Args:
         found: Layer -> exemplars of the whole layer; drawn are the units asked for in `target.units`.
@@ -82,14 +87,16 @@ def show_exemplars(
         trainer: Makes the trainer that runs the network over the exemplars' images, and over all for the ranges, unless
             they are recorded.
         folder: Of the run.
-        explanations: What is said of the units; see `in_words`.
+        explanations: What methods (by name) say of the units.
         rows: The images that are ranked; train and val by default, as for exemplars.
+        size: Side of the images in the layout of MILANNOTATIONS; see `write_all`.
 
     Returns:
         The pages and the contact sheets; nothing on other processes than the first.
     """
-    folder, name, said = Path(folder), target.name.replace("/", "-"), explanations or {}
-    written = write_all(folder / "exemplars" / name, found, target, probe, trainer)
+    folder, name, said = Path(folder), target.name.replace("/", "-"), in_words(explanations or {})
+    below = begin_low(explanations or {})
+    written = write_all(folder / "exemplars" / name, found, target, probe, trainer, size)
     pooled = record(target, probe, trainer, {layer: target.layers[layer] for layer in found if layer in target.layers})
     if not is_first():
         return []
@@ -98,22 +105,63 @@ def show_exemplars(
         drawn = Drawn.read(source, exemplars)
         where = layer_folder(folder / "pictures" / name, layer)
         draw_units(drawn, where)
+        lows: dict[int, Strip] = {}
         if layer in pooled:
+            units = [unit for unit in drawn.units if exemplars.units[unit] in below]
+            lows = low_ends(pooled[layer], units, rows, drawn.images.shape[1], target, probe, where)
+            write_pngs(
+                [where / f"unit_{unit}_low.png" for unit in lows],
+                (sheet([low], min(len(low.tiles), COLUMNS)) for low in lows.values()),
+            )
             ranges = activation_ranges(pooled[layer].values[rows][:, drawn.units], rows, n=COLUMNS)
             shown = gallery(ranges.rows.clamp(min=0), probe, view(target.transform, SIDE), where)
             draw_ranges(ranges, len(rows), drawn.units, shown, where)
-        paths.append(page(drawn, where, name, said, pooled[layer].pool if layer in pooled else None))
-        sheet_of_layer = png(contact_sheet(drawn, said))
+        paths.append(page(drawn, where, name, said, pooled[layer].pool if layer in pooled else None, lows))
+        sheet_of_layer = png(contact_sheet(drawn, said, lows=lows))
         paths.append(write_atomic(folder / "pictures" / f"{name}_{where.name}.png", sheet_of_layer))
     return paths
 
 
-def picture_of(exemplars: "Exemplars", target: "Target", probe: Probe, trainer: TrainerFactory) -> Image.Image:
-    """The exemplars of the first unit that the target is asked for, the image dimmed where the unit does not fire."""
+def strongest_images(
+    unit: Unit, target: "Target", probe: Probe, trainer: TrainerFactory, low: bool = False, **options: Any
+) -> Shown[Any]:
+    """The images where a unit is strongest, as (row, name, what ranks them), with their picture; see `picture_of`.
+
+    Args:
+        unit: The unit.
+        target: The network.
+        probe: The images.
+        trainer: Makes trainers.
+        low: Whether the picture shows the lowest too.
+        options: Of `find_exemplars`.
+    """
+    found = find_exemplars(target, probe, trainer, [unit.layer], **options)[unit.layer]
+    numbers = zip(found.rows[unit.index].tolist(), found.values[unit.index].tolist(), strict=True)
+    alone = target.select(layers=[unit.layer], units=[unit.index])
+    return Shown(
+        [(row, probe.image_name(row), value) for row, value in numbers],
+        lambda rows: (["image", "name", found.ranking], rows),
+        lambda: picture_of(found, alone, probe, trainer, low),
+    )
+
+
+def picture_of(
+    exemplars: "Exemplars", target: "Target", probe: Probe, trainer: TrainerFactory, low: bool = False
+) -> Image.Image:
+    """The exemplars of the first unit that the target is asked for, the image dimmed where the unit does not fire.
+
+    With `low`, the train and val images where it is lowest stand below.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        (written,) = write_all(folder, {exemplars.layer: exemplars}, target, probe, trainer)
+        layer = exemplars.layer
+        (written,) = write_all(folder, {layer: exemplars}, target, probe, trainer)
         drawn = Drawn.read(written, exemplars)
-        return sheet([drawn.strip(drawn.units[0], drawn.tiles([0])[0])], COLUMNS)
+        strips = [drawn.strip(drawn.units[0], drawn.tiles([0])[0])]
+        if low:
+            pooled, rows = record(target, probe, trainer, {layer: exemplars.pool})[layer], probe.split("train", "val")
+            many = drawn.images.shape[1]
+            strips += low_ends(pooled, drawn.units[:1], rows, many, target, probe, Path(folder)).values()
+        return sheet(strips, COLUMNS)
 
 
 def in_words(explained: Mapping[str, Sequence[Explanation]]) -> Words:
@@ -123,6 +171,29 @@ def in_words(explained: Mapping[str, Sequence[Explanation]]) -> Words:
         for explanation in explanations:
             words.setdefault(explanation.unit, {})[method] = str(explanation)
     return words
+
+
+def begin_low(explained: Mapping[str, Sequence[Explanation]]) -> set[Unit]:
+    """The units of which some method says first of all what keeps them low: a term of negative weight."""
+    said = (explanation for explanations in explained.values() for explanation in explanations)
+    return {explanation.unit for explanation in said if explanation.terms and explanation.terms[0][1] < 0}
+
+
+def low_ends(
+    pooled: Activations, units: Sequence[int], rows: Tensor, k: int, target: "Target", probe: Probe, folder: Path
+) -> dict[int, Strip]:
+    """The k of some images, `rows`, on which each unit's pooled activation is smallest, whole, the lowest first."""
+    if not units:
+        return {}
+    values = -pooled.values[rows][:, list(units)].T.contiguous()
+    lowest = strongest(values, values, rows.expand_as(values), min(k, len(rows)))
+    shown = gallery(rows[lowest], probe, view(target.transform, TILE), folder)
+    strips = {}
+    for unit, places, own in zip(units, lowest, values, strict=True):
+        low, high = float(-own[places[0]]), float(-own[places[-1]])
+        span = f"lowest {POOLED[pooled.pool]}s {low:.4g} to {high:.4g}, of the {len(rows):,} images; shown whole"
+        strips[unit] = Strip(str(pooled.units[unit]), span, shown.of(rows[places]))
+    return strips
 
 
 @dataclass(frozen=True)
@@ -155,14 +226,29 @@ class Drawn:
         return tiles(torch.from_numpy(self.images[places]), masks, side)
 
     def strip(self, unit: int, pictures: Tensor, remark: str = "") -> Strip:
-        """The exemplars of a unit with its name and its peaks above them."""
-        peaks = self.exemplars.peaks[unit].tolist()
-        span = f"peaks {peaks[0]:.4g} to {peaks[-1]:.4g}"
+        """The exemplars of a unit with its name and what ranks them above them."""
+        span = ", ".join(filter(None, (self.span(unit), self.saturated(unit))))
         return Strip(str(self.exemplars.units[unit]), f"{span}   {remark}".rstrip(), pictures)
+
+    def span(self, unit: int) -> str:
+        """From what to what the exemplars of a unit reach."""
+        values = self.exemplars.values[unit].tolist()
+        return f"{self.exemplars.ranking}s {values[0]:.4g} to {values[-1]:.4g}"
+
+    def saturated(self, unit: int) -> str:
+        """How many images share the largest value, where these are as many as the exemplars or more; else nothing."""
+        if not bool(self.exemplars.saturated[unit]):
+            return ""
+        return f"saturated: {int(self.exemplars.ties[unit]):,} of {self.exemplars.images:,} images tie"
 
 
 def contact_sheet(
-    drawn: Drawn, explanations: Words, units: int = 10, exemplars: int | None = None, side: int = TILE
+    drawn: Drawn,
+    explanations: Words,
+    units: int = 10,
+    exemplars: int | None = None,
+    side: int = TILE,
+    lows: Mapping[int, Strip] | None = None,
 ) -> Image.Image:
     """Some units spread over the layer, one a row, with what is said of them, the shortest first.
 
@@ -172,6 +258,7 @@ def contact_sheet(
         units: How many, at most.
         exemplars: How many of each; all by default.
         side: Of each picture, in pixels.
+        lows: The low ends of units, which stand below the high ones.
     """
     places = spread(len(drawn.units), units)
     strips = []
@@ -180,6 +267,8 @@ def contact_sheet(
         said = explanations.get(drawn.exemplars.units[unit], {})
         remark = "   ".join(sorted((f"{method}: {words}" for method, words in said.items()), key=len))
         strips.append(drawn.strip(unit, pictures[:exemplars], remark))
+        if low := (lows or {}).get(unit):
+            strips.append(Strip(low.title, low.remark, tiles(low.tiles[:exemplars], None, side)))
     return sheet(strips, len(strips[0].tiles), letters=side // 7)
 
 
@@ -222,10 +311,13 @@ def _range_grid(titles: Sequence[str], ranges: RangeImages, place: int, shown: T
     return sheet([Strip(*row) for row in zip(titles, remarks, shown, strict=True)], shown.shape[1], LETTERS)
 
 
-def page(drawn: Drawn, folder: Path, name: str, explanations: Words, pool: str | None = None) -> Path:
+def page(
+    drawn: Drawn, folder: Path, name: str, explanations: Words, pool: str | None = None, lows: Collection[int] = ()
+) -> Path:
     """Writes the page of a layer of the network called `name`; `pool` ranked the images where ranges are drawn.
 
-    It opens without a network connection, can be searched, and sorted by unit or by peak.
+    It opens without a network connection, can be searched, and sorted by unit or by strength. `lows` are the units of
+    which the low end is drawn.
     """
     from jinja2 import Environment
 
@@ -234,21 +326,29 @@ def page(drawn: Drawn, folder: Path, name: str, explanations: Words, pool: str |
     cards = [
         {
             "name": str(exemplars.units[unit]),
-            "peaks": exemplars.peaks[unit].tolist(),
+            "strength": float(exemplars.values[unit, 0]),
+            "span": drawn.span(unit),
+            "saturated": drawn.saturated(unit),
             "threshold": float(exemplars.thresholds[unit]),
             "explanations": explanations.get(exemplars.units[unit], {}),
-            "pictures": [f"unit_{unit}{ending}.png" for ending in endings],
+            "pictures": [f"unit_{unit}{ending}.png" for ending in (*endings, *("_low",) * (unit in lows))],
         }
         for unit in drawn.units
     ]
     where = (
         f"bright where a unit is above its {exemplars.quantile:g} quantile over all positions of all images"
         if exemplars.grid is not None
+        else "shown whole, since the class token is at no place of them"
+        if exemplars.pool == "first"
         else "shown whole, since the layer has no positions"
     )
-    strongest = f"of each the {exemplars.rows.shape[1]} images of {exemplars.images:,} with the strongest peak, {where}"
+    ranked = exemplars.ranking
+    most = f"of each the {exemplars.rows.shape[1]} images of {exemplars.images:,} with the strongest {ranked}, {where}"
+    if ranked != (scored := POOLED[exemplars.pool]) and exemplars.grid is not None:
+        most += f" (as published; what is explained and scored is the {scored}, by which exemplars.by=pool ranks)"
     beside = "" if pool is None else f" Beside them images from ranges of the ranking by activation (pool={pool})."
-    remark = f"{len(cards)} units; {strongest}.{beside}"
+    beside += " Where an explanation begins with a negative term, the lowest images are shown too." * bool(lows)
+    remark = f"{len(cards)} units; {most}.{beside}"
     template = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
     html = template.render(title=f"{name} · {exemplars.layer or 'output'}", remark=remark, cards=cards)
     return write_atomic(folder / "index.html", html.encode())
@@ -268,6 +368,7 @@ PAGE = """<!doctype html>
  input { width: 24em; max-width: 60% }
  article { background: #fff; border-radius: 6px; margin: 0 0 1em; padding: .9em 1.1em }
  h2 { font-size: 1.1em; margin: 0 } h2 small { color: #787c86; font-weight: normal; margin-left: .6em }
+ h2 small.saturated { color: #a8471f }
  dl { display: grid; grid-template-columns: max-content 1fr; gap: .1em .9em; margin: .4em 0 } dd { margin: 0 }
  dt { color: #787c86 } img { max-width: 100%; vertical-align: top; margin: .4em .8em 0 0 }
 </style>
@@ -275,13 +376,13 @@ PAGE = """<!doctype html>
 <p>{{ remark }}</p>
 <form><input type="search" placeholder="find units or words" aria-label="find units or words">
 <select aria-label="order"><option value="unit">by unit</option>
-<option value="peak">strongest peak first</option></select>
+<option value="strength">strongest first</option></select>
 </form>
 <main>
 {% for card in cards %}
-<article data-unit="{{ loop.index0 }}" data-peak="{{ card.peaks[0] }}">
-<h2>{{ card.name }}<small>peaks {{ "%.4g"|format(card.peaks[0]) }} to {{ "%.4g"|format(card.peaks[-1]) }}, on above {{
- "%.4g"|format(card.threshold) }}</small></h2>
+<article data-unit="{{ loop.index0 }}" data-strength="{{ card.strength }}">
+<h2>{{ card.name }}<small>{{ card.span }}, on above {{ "%.4g"|format(card.threshold) }}</small>
+<small class="saturated">{{ card.saturated }}</small></h2>
 {% if card.explanations %}
 <dl>{% for method, words in card.explanations.items() %}<dt>{{ method }}</dt><dd>{{ words }}</dd>{% endfor %}</dl>
 {% endif %}
@@ -295,8 +396,8 @@ PAGE = """<!doctype html>
 const cards = [...document.querySelectorAll("article")], main = document.querySelector("main");
 document.querySelector("input").oninput = e => cards.forEach(card => {
   card.hidden = !card.textContent.toLowerCase().includes(e.target.value.toLowerCase()) });
-document.querySelector("select").onchange = e => main.append(...cards.sort((a, b) => e.target.value == "peak"
-  ? b.dataset.peak - a.dataset.peak : a.dataset.unit - b.dataset.unit));
+document.querySelector("select").onchange = e => main.append(...cards.sort((a, b) => e.target.value == "strength"
+  ? b.dataset.strength - a.dataset.strength : a.dataset.unit - b.dataset.unit));
 document.querySelector("form").onsubmit = () => false;
 </script>
 """

@@ -1,4 +1,4 @@
-"""The main job: methods that images do not suit, files of several networks, judges, exemplars in several ways."""
+"""The main job: methods that images do not suit, files of several networks, judges."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -81,26 +81,6 @@ def test_a_method_in_doubt_explains_only_where_it_was_asked_to(job, caplog):
 def test_one_method_at_least_must_suit(job):
     with pytest.raises(UserError, match="no labels"):
         pipeline.evaluate(methods={"a": DoesNotSuit()}, optional=True, **job)
-
-
-@pytest.mark.parametrize(
-    "wanted, message",
-    [
-        ({"k": 3, "images": "some"}, "exemplars.images"),
-        ({"k": 3, "quantiles": 0.5}, "option of exemplars"),
-        ({"k": 99}, "99"),
-        ({"k": 3, "quantile": 1}, "quantile"),
-    ],
-)
-def test_exemplars_that_cannot_be(job, tmp_path, wanted, message):
-    with pytest.raises(UserError, match=message):
-        pipeline.draw_exemplars(job["targets"], job["probe"], wanted, job["trainer"], tmp_path, {})
-
-
-def test_exemplars_among_all_images(job, tmp_path):
-    pipeline.draw_exemplars(job["targets"], job["probe"], {"k": 40, "images": "all"}, job["trainer"], tmp_path, {})
-    ids = (tmp_path / "exemplars" / "net" / "0" / "ids.csv").read_text().splitlines()
-    assert [sorted(map(int, line.split(","))) for line in ids] == [list(range(40))] * 2
 
 
 def file(target, method, *units, layer="0"):

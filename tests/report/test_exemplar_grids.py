@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from neuronx.recording.pictures import Gallery
+from neuronx.recording.pictures import Gallery, view
+from neuronx.recording.record import record
 from neuronx.report import exemplar_grids
 from neuronx.report import tiles as drawing
 from neuronx.report.exemplar_grids import (
@@ -18,9 +19,11 @@ from neuronx.report.exemplar_grids import (
     contact_sheet,
     draw_ranges,
     in_words,
+    low_ends,
     show_exemplars,
+    strongest_images,
 )
-from neuronx.report.tiles import DIMMED, GAP, OUTLINE, Strip, sheet, spread, tiles
+from neuronx.report.tiles import DIMMED, GAP, OUTLINE, TILE, Strip, sheet, spread, tiles
 from neuronx.types import Explanation, Unit
 
 
@@ -83,7 +86,10 @@ def run(trainer, tmp_path_factory):
     target, probe = oracle.network().select(layers=["1", "5"], units=[0, 2]), oracle.pictures()
     maps = oracle.outputs(target, probe)
     found = {layer: oracle.exemplars(maps[layer], layer) for layer in ("1", "5")}
-    said = {Unit("1", 2): {"le_clip": "0.50 <b>dog</b>", "clip_dissect": "cat & mouse"}}
+    said = {
+        "le_clip": [Explanation(Unit("1", 2), (("<b>dog</b>", 1.0),)), Explanation(Unit("1", 0), (("cat", -0.3),))],
+        "clip_dissect": [Explanation(Unit("1", 2), (("cat & mouse", 1.0),))],
+    }
     return folder, show_exemplars(found, target, probe, trainer, folder, said), found
 
 
@@ -100,10 +106,32 @@ def test_a_run_gets_annotations_pictures_and_pages(run):
                 assert picture.width == GAP + 5 * (84 + GAP)
 
 
+def test_what_begins_with_a_negative_term_shows_the_low_end_too(run, trainer, tmp_path, monkeypatch):
+    folder, _, found = run
+    where = folder / "pictures" / "small" / "1"
+    assert (where / "unit_0_low.png").is_file() and not (where / "unit_2_low.png").exists()
+    page = (where / "index.html").read_text()
+    assert 'src="unit_0_low.png"' in page and "begins with a negative term, the lowest images are shown too" in page
+    assert "negative term" not in (folder / "pictures" / "small" / "5" / "index.html").read_text()
+    target, probe = oracle.network().select(layers=["1"], units=[0, 2]), oracle.pictures()
+    recorded = record(target, probe, trainer)["1"]
+    seen = probe.split("train", "val")
+    (low,) = low_ends(recorded, [2], seen, 4, target, probe, tmp_path).values()
+    order = sorted(seen.tolist(), key=lambda row: float(recorded.values[row, 2]))[:4]
+    shown = view(target.transform, TILE)
+    assert all(torch.equal(tile, shown(probe.load([row])[0])) for tile, row in zip(low.tiles, order, strict=True))
+    first, last = (float(recorded.values[order[at], 2]) for at in (0, -1))
+    assert low.title == "1:2" and low.remark.startswith(f"lowest means {first:.4g} to {last:.4g}, of the {len(seen)}")
+    drawn = Drawn.read(folder / "exemplars" / "small" / "1", found["1"])
+    assert contact_sheet(drawn, {}, lows={2: low}).height > contact_sheet(drawn, {}).height
+    plain, both = (strongest_images(Unit("1", 2), target, probe, trainer, low, k=3) for low in (False, True))
+    assert both == plain and both.picture.height > plain.picture.height
+
+
 def test_the_page_says_what_is_known_and_nothing_that_could_run(run):
     folder, _, found = run
     page = (folder / "pictures" / "small" / "1" / "index.html").read_text()
-    assert "<dt>le_clip</dt><dd>0.50 &lt;b&gt;dog&lt;/b&gt;</dd><dt>clip_dissect</dt><dd>cat &amp; mouse</dd>" in page
+    assert "<dt>le_clip</dt><dd>&lt;b&gt;dog&lt;/b&gt;</dd><dt>clip_dissect</dt><dd>cat &amp; mouse</dd>" in page
     assert (
         "2 units; of each the 3 images of 23 with the strongest peak, bright where a unit is above its 0.8 quantile"
         in page
