@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronx.data.files import contents, lines, pictures_in
-from neuronx.data.folder import FolderProbe, Listing
+from neuronx.data.class_folders import Listing
+from neuronx.data.files import PictureFile, examined, lines
+from neuronx.data.folder import FolderProbe
 from neuronx.data.label_maps import (
     NOTHING,
     OUTSIDE,
@@ -23,10 +24,10 @@ from neuronx.data.label_maps import (
     cut,
     looked_up,
     read_pixels,
-    size_of,
     together,
 )
 from neuronx.data.segmentation import Regions, cells, under
+from neuronx.data.walk import pictures_in
 from neuronx.errors import UserError, unknown
 from neuronx.options import OptionsOf
 from neuronx.store.cache import digest
@@ -210,11 +211,15 @@ class BrodenSegmentation:
         table: The labels.
         folder: images/.
         images: The N images, by row.
+        files: What their files hold.
+        upright: Whether they are turned as their EXIF orientation says.
     """
 
     table: Labels
     folder: Path
     images: tuple[Annotated, ...]
+    files: tuple[PictureFile, ...]
+    upright: bool
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -252,9 +257,11 @@ class BrodenSegmentation:
 
         def one(row: int) -> tuple[Tensor, Tensor]:
             image = self.images[row]
-            if (found := size_of(self.folder / image.image)) != image.size:
+            if (found := self.files[row].shown(self.upright)) != image.size:
                 height, width = image.size
-                raise image.row.wrong("ih", f"{image.image} is {found[0]} x {found[1]}, not {height} x {width}")
+                stored = self.upright and self.files[row].size == image.size
+                hint = "; it is as stored, before EXIF turns it: data.upright=false" if stored else ""
+                raise image.row.wrong("ih", f"{image.image} is {found[0]} x {found[1]}, not {height} x {width}{hint}")
             where = under_cells(image.size, image.grid)
             planes = [under(plane, *where, outside=OUTSIDE).long() for plane in self._planes(image)]
             return cut(planes, image.whole, len(self.names))
@@ -298,10 +305,10 @@ class BrodenSegmentation:
     def fingerprint(self) -> str:
         """Of the labels, the index and the bytes of all pictures of labels."""
         paths = list(dict.fromkeys(path for one in self.images for path in one.pixels))
-        content = dict(zip(paths, contents(self.folder, paths, "labels"), strict=True))
-        if broken := [path for path, found in content.items() if found is None]:
-            raise UserError(f"The picture of labels {self.folder / broken[0]} does not decode.")
-        images = [[one.size, one.grid, [content[path] for path in one.pixels], one.whole] for one in self.images]
+        files = dict(zip(paths, examined(self.folder, paths, "labels"), strict=True))
+        if broken := next((path for path, file in files.items() if file.fault), None):
+            raise UserError(f"The picture of labels {self.folder / broken} does not decode ({files[broken].fault}).")
+        images = [[one.size, one.grid, [files[path].content for path in one.pixels], one.whole] for one in self.images]
         table = self.table
         return digest([table.labels, table.categories, table.category.tolist(), table.concept.tolist(), images])
 
@@ -370,7 +377,9 @@ def annotated(root: Path, index: Path, categories: Sequence[str] | None, split: 
     return Listing(
         folder,
         [one.image for one in images],
-        segmentation=lambda kept: BrodenSegmentation(table, folder, tuple(images[position] for position in kept)),
+        segmentation=lambda kept, files, upright: BrodenSegmentation(
+            table, folder, tuple(images[position] for position in kept), tuple(files), upright
+        ),
     )
 
 

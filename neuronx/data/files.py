@@ -1,42 +1,100 @@
-"""Files: images, byte by byte, and which of them are pictures; texts with one entry a line."""
+"""Files: pictures, byte by byte, and what each of them is; texts with one entry a line."""
 
 import hashlib
 import io
 import json
 import logging
-import os
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from neuronx.data.pixels import Scale, extent, is_deep, orientation, rgb, scale_of, size_read
 from neuronx.errors import UserError
 from neuronx.progress import progress
 from neuronx.store.cache import digest, entry
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"})
+LARGEST = 2**30
+"""Pixels; a file that says it has more is taken for a trap."""
 
 
-def open_rgb(path: Path) -> Image.Image:
-    """The picture in a file, in RGB."""
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+@dataclass(frozen=True)
+class PictureFile:
+    """What the file of a picture holds.
+
+    Attributes:
+        content: The sha256 of its bytes.
+        fault: Why it is no picture that can be read; empty for one that can.
+        size: (height, width) as stored.
+        turn: Its EXIF orientation, 1 to 8.
+        extent: The least and largest grey value of a picture of more than eight bits.
+        floats: Whether these are floats.
+        frames: How many pictures the file holds; the first is read.
+    """
+
+    content: str = ""
+    fault: str = ""
+    size: tuple[int, int] = (0, 0)
+    turn: int = 1
+    extent: tuple[float, float] | None = None
+    floats: bool = False
+    frames: int = 1
+
+    def lies(self, upright: bool = True) -> tuple[int, int]:
+        """(height, width) of the picture as EXIF turns it, or as it is stored."""
+        return self.size[::-1] if upright and self.turn >= 5 else self.size
+
+    def shown(self, upright: bool = True) -> tuple[int, int]:
+        """(height, width) of the picture that is read, which is reduced where it is large."""
+        height, width = self.lies(upright)
+        return size_read(width, height)[::-1]
 
 
-def pictures_in(root: Path, suffixes: frozenset[str] = SUFFIXES) -> list[str]:
-    """Paths of all image files under a folder, relative to it, in the order of torchvision's ImageFolder."""
-    found = []
-    for folder, _, names in sorted(os.walk(root, followlinks=True)):
-        here = os.path.relpath(folder, root)
-        found += [os.path.normpath(f"{here}/{name}") for name in sorted(names) if Path(name).suffix.lower() in suffixes]
-    return found
+def open_rgb(path: Path, scale: Scale | None = None, upright: bool = True) -> Image.Image:
+    """The picture in a file, in RGB and upright; see `neuronx.data.pixels`.
+
+    Args:
+        path: The file.
+        scale: Of the grey values of its data set; its own by default.
+        upright: Turned as its EXIF orientation says; False leaves it as it is stored.
+    """
+    with opened(path) as picture:
+        picture.draft("RGB", size_read(*picture.size))  # a large JPEG is decoded at a half, a quarter or an eighth
+        return rgb(picture, scale, upright)
 
 
-def contents(root: Path, paths: Sequence[str], name: str) -> list[str | None]:
-    """The sha256 of each file's bytes, or None for a file that does not decode as a picture.
+@contextmanager
+def opened(source: Path | io.BytesIO) -> Iterator[Image.Image]:
+    """Opens a picture, however large. It is decoded inside the context: PIL refuses large ones outside."""
+    try:
+        picture = Image.open(source)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        with _LARGE:
+            kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                with Image.open(source) as picture:
+                    yield picture
+            finally:
+                Image.MAX_IMAGE_PIXELS = kept
+    else:
+        with picture:
+            yield picture
+
+
+_LARGE = threading.Lock()
+"""Held while a picture beyond PIL's limit is read: threads share the limit, and one such picture fills the memory."""
+
+
+def examined(root: Path, paths: Sequence[str], name: str) -> list[PictureFile]:
+    """What each of some files holds.
 
     Every byte is read and every picture decoded once, by threads; the outcome is kept in the store under the files'
     names, sizes, inodes and times of change, so a changed file is always read again, and nothing else is.
@@ -46,33 +104,78 @@ def contents(root: Path, paths: Sequence[str], name: str) -> list[str | None]:
         paths: Of the files, relative to it.
         name: Of the data, for the progress bar.
     """
-    stats = [(root / path).stat() for path in paths]
-    facts = [[path, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for path, s in zip(paths, stats, strict=True)]
-    place = entry("pictures", {"root": str(root.resolve()), "files": digest(facts)})
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large pictures are read reduced
+    places = [root / path for path in paths]
+    place = entry("picture_files", {"root": str(root.resolve()), "files": digest(list(map(_facts, places)))})
     if (kept := place.open()) is not None:
-        return json.loads(kept.files["contents.json"].read_text())
+        return [_restored(*values) for values in json.loads(kept.files["files.json"].read_text())]
     with ThreadPoolExecutor() as pool:
-        found = list(progress(pool.map(_content, (root / p for p in paths)), f"reading {name}", len(paths)))
-    place.publish({"contents.json": json.dumps(found).encode()})
+        found = list(progress(pool.map(_examine, places), f"reading {name}", len(paths)))
+    place.publish({"files.json": json.dumps(list(map(astuple, found))).encode()})
     return found
 
 
-def _content(path: Path) -> str | None:
-    data = path.read_bytes()
+def _restored(content: str, fault: str, size: list[int], turn: int, grey: list[float], *more: Any) -> PictureFile:
+    """From what JSON made of the fields: tuples come back as lists."""
+    return PictureFile(content, fault, (size[0], size[1]), turn, (grey[0], grey[1]) if grey else None, *more)
+
+
+def _facts(path: Path) -> list[str | int]:
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.draft("RGB", (1, 1))  # JPEG: all of the file is parsed, but an eighth of the size is computed
-            picture.load()
-    except Exception:  # what PIL raises on damaged files is of a dozen kinds
-        return None
-    return hashlib.sha256(data).hexdigest()
+        found = path.stat()
+    except OSError:  # a link that leads nowhere
+        return [str(path)]
+    return [str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def readable(found: Sequence[str | None], paths: Sequence[str], name: str, most: float) -> list[int]:
+def _examine(path: Path) -> PictureFile:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return PictureFile(fault=(error.strerror or "cannot be read").lower())
+    content = hashlib.sha256(data).hexdigest()
+    try:
+        with opened(io.BytesIO(data)) as picture:
+            if picture.width * picture.height > LARGEST:
+                return PictureFile(content, f"{picture.width} x {picture.height} pixels are too many")
+            return _decoded(picture, content)
+    except Exception as error:  # what PIL raises on damaged files is of a dozen kinds
+        return PictureFile(content, _why(data, error))
+
+
+def _decoded(picture: Image.Image, content: str) -> PictureFile:
+    """Decodes a picture that was opened; raises whatever PIL does."""
+    frames = int(getattr(picture, "n_frames", 1)) if picture.format in ("TIFF", "GIF") else 1
+    turn = orientation(picture)
+    tags = getattr(picture, "tag_v2", {})  # PIL gives a TIFF's size as shown
+    size = (tags.get(257, picture.height), tags.get(256, picture.width))
+    picture.draft("RGB", (1, 1))  # JPEG: all of the file is parsed, but an eighth of the size is computed
+    picture.load()
+    if not is_deep(picture):
+        if picture.mode not in ("L", "RGB"):
+            rgb(picture.crop((0, 0, 1, 1)))
+        return PictureFile(content, size=size, turn=turn, frames=frames)
+    if (found := extent(picture)) is None:
+        return PictureFile(content, "holds no finite number")
+    return PictureFile(content, "", size, turn, found, picture.mode == "F", frames)
+
+
+def _why(data: bytes, error: Exception) -> str:
+    """Why bytes are no picture, in a few words."""
+    if not data:
+        return "is empty"
+    if data.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer: git lfs pull"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"):
+        return "is HEIC: save it as JPEG or PNG"
+    return "is no picture" if isinstance(error, UnidentifiedImageError) else "is damaged or cut short"
+
+
+def readable(found: Sequence[PictureFile], paths: Sequence[str], name: str, most: float) -> list[int]:
     """Positions of the files that are pictures; names and counts the others.
 
     Args:
-        found: Of each file, its digest or None.
+        found: What each file holds.
         paths: Of the files.
         name: Of the data.
         most: The share of files, in [0, 1], that may be broken.
@@ -80,14 +183,30 @@ def readable(found: Sequence[str | None], paths: Sequence[str], name: str, most:
     Raises:
         UserError: If more are, or all.
     """
-    broken = [path for path, content in zip(paths, found, strict=True) if content is None]
+    broken = [f"{path} ({file.fault})" for path, file in zip(paths, found, strict=True) if file.fault]
     if broken:
         shown = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
         text = f"{len(broken)} of {len(paths)} images of `{name}` do not decode: {shown}"
         if len(broken) > most * len(paths) or len(broken) == len(paths):
             raise UserError(f"{text}. At most a share of {most:g} may be skipped (data.max_unreadable).")
         log.warning("%s; skipped", text)
-    return [position for position, content in enumerate(found) if content is not None]
+    return [position for position, file in enumerate(found) if not file.fault]
+
+
+def scale_for(found: Sequence[PictureFile], name: str) -> Scale:
+    """The scale of a data set's grey values beyond eight bits; says it, and how many files hold several pictures."""
+    deep = [file for file in found if file.extent]
+    scale = scale_of(
+        [file.extent for file in deep if file.extent and not file.floats],
+        [file.extent for file in deep if file.extent and file.floats],
+    )
+    for kind, (black, white) in ((False, scale.whole), (True, scale.floats)):
+        if count := sum(file.floats == kind for file in deep):
+            what = "floats" if kind else "more than 8 bits"
+            log.warning("%d pictures of %s are grey of %s: %g is black, %g white", count, name, what, black, white)
+    if several := sum(file.frames > 1 for file in found):
+        log.warning("%d files of %s hold several pictures; the first of each is read", several, name)
+    return scale
 
 
 def lines(path: str | Path) -> list[str]:

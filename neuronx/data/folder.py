@@ -1,9 +1,9 @@
-"""Pictures in a folder: one subfolder for each class, or flat and without labels; names of classes from files."""
+"""Pictures in a folder, with labels, names of classes and a hierarchy where they are known."""
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,44 +11,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from neuronx.data.files import contents, lines, open_rgb, pictures_in, readable
+from neuronx.data.class_folders import Listing, class_folders, named
+from neuronx.data.files import examined, open_rgb, readable, scale_for
 from neuronx.data.probe import Probe, splits_of
 from neuronx.data.published import published_for
-from neuronx.data.segmentation import Segmentation
-from neuronx.errors import UserError, unknown
+from neuronx.errors import UserError, brief, unknown
 from neuronx.options import Count, Natural, Seed, Share
 from neuronx.store.cache import data_root, digest
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Which files are the images of a data set, in its order.
-
-    Attributes:
-        folder: That holds them.
-        paths: Relative to the folder.
-        labels: Class index of each; None without labels.
-        classes: Folder or name of each class, in class order.
-        segmentation: Makes what the images' pixels show from the positions of the images that could be read.
-    """
-
-    folder: Path
-    paths: Sequence[str]
-    labels: Sequence[int] | None = None
-    classes: Sequence[str] = ()
-    segmentation: Callable[[Sequence[int]], Segmentation] | None = None
-
-
-def class_folders(root: Path) -> Listing:
-    """Sorted subfolders are classes, as in torchvision's ImageFolder; without any, the folder's own images."""
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    listed = [(folder, pictures_in(root / folder)) for folder in folders]
-    listed = [(folder, paths) for folder, paths in listed if paths]
-    if not listed:
-        return Listing(root, [path for path in pictures_in(root) if os.sep not in path])
-    paths = [f"{folder}{os.sep}{path}" for folder, paths in listed for path in paths]
-    labels = [label for label, (_, paths) in enumerate(listed) for _ in paths]
-    return Listing(root, paths, labels, [folder for folder, _ in listed])
 
 
 class FolderProbe(Probe):
@@ -60,10 +29,11 @@ class FolderProbe(Probe):
         *,
         name: str | None = None,
         domain: str = "natural",
-        class_names: str | Path | Sequence[str] | None = None,
+        class_names: str | Path | Sequence[str] | Mapping[str, str] | None = None,
         hierarchy: str | Path | Mapping[str, Sequence[int | str]] | None = None,
         splits: Seed | str | Path = 0,
         max_unreadable: Share = 0.01,
+        upright: bool = True,
         list_images: Callable[[Path], Listing] = class_folders,
         hint: str = "",
         batch_size: Count = 64,
@@ -75,12 +45,14 @@ class FolderProbe(Probe):
             root: The folder; `$NEURONX_DATA/<name>` by default.
             name: Used in tables; the folder's by default.
             domain: The kind of pictures.
-            class_names: A name for each class, or a text file with one a line, or "published"; the folders' names by
-                default.
+            class_names: A name for each class, or a text file with one a line, or {folder: name}, or "published"; the
+                folders' names by default. Folders that are called by numbers have the names of their numbers.
             hierarchy: {superclass: [class, ...]} or a JSON file of it, classes by index, name or folder; or
                 "published", for data that has one.
             splits: A seed, a folder of id files, or "published"; see `splits_of`.
             max_unreadable: Share of images that may fail to decode; they are named, counted and skipped.
+            upright: Turns pictures, and the labels of their pixels, as their EXIF orientation says; False leaves them
+                as they are stored.
             list_images: Finds the images under the root.
             hint: How to get the data, for the message when it is not there.
             batch_size: Of the loader.
@@ -97,18 +69,22 @@ class FolderProbe(Probe):
         listing = list_images(self.root)
         if not listing.paths:
             raise UserError(f"There are no images in {listing.folder}. {hint}".strip())
-        content = contents(listing.folder, listing.paths, self.name)
-        kept = readable(content, listing.paths, self.name, max_unreadable)
+        found = examined(listing.folder, listing.paths, self.name)
+        kept = readable(found, listing.paths, self.name, max_unreadable)
         self.folder, self.paths = listing.folder, [listing.paths[i] for i in kept]
-        self._contents = [content[i] for i in kept]
+        self.upright, self._files = upright, [found[i] for i in kept]
+        self._contents = [file.content for file in self._files]
+        self._scale = scale_for(self._files, self.name)
         self.folders, self._hierarchy = tuple(listing.classes), hierarchy
-        self.segmentation = listing.segmentation(kept) if listing.segmentation else None
+        self.segmentation = listing.segmentation(kept, self._files, upright) if listing.segmentation else None
         if listing.labels is not None:
-            self.labels = torch.tensor([listing.labels[i] for i in kept])
             given = listing.classes if class_names is None else class_names
             if given == "published":
                 given = published_for("classes", self.name, "take data.class_names=FILE")
-            self.class_names = read_names(given, len(listing.classes), self.name)
+            self.class_names, index = named(given, listing.classes, self.name)
+            self.labels = torch.tensor([index[listing.labels[i]] for i in kept])
+            folder_of = dict(zip(index, listing.classes, strict=True))
+            self.folders = tuple(folder_of.get(label, "") for label in range(len(self.class_names)))
         self.splits = splits_of(splits, len(listing.paths), self.name, torch.tensor(kept))
 
     def __len__(self) -> int:
@@ -116,12 +92,17 @@ class FolderProbe(Probe):
 
     def load(self, rows: Sequence[int]) -> list[Image.Image]:
         """The pictures in RGB."""
-        return [open_rgb(self.folder / self.paths[row]) for row in rows]
+        return [open_rgb(self.folder / self.paths[row], self._scale, self.upright) for row in rows]
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the files' bytes, in order; where they lie and what they are called does not matter."""
-        return digest(self._contents)
+        """Digest of the files' bytes, in order; where they lie and what they are called does not matter.
+
+        And of how they are read, where that is not told by the bytes alone.
+        """
+        turned = self.upright and any(file.turn > 1 for file in self._files)
+        grey = astuple(self._scale) if any(file.extent for file in self._files) else None
+        return digest([self._contents, turned, grey] if turned or grey else self._contents)
 
     @cached_property
     def hierarchy(self) -> Mapping[str, Sequence[int]]:  # type: ignore[override]
@@ -144,35 +125,15 @@ def found_root(root: str | Path | None, name: str, hint: str = "") -> Path:
     Raises:
         UserError: If it is not there; says how to get the data.
     """
-    if root is None and not name:
+    if (root is None and not name) or root == "":
         raise UserError("Say which folder holds the images: data.root=DIR.")
+    if not isinstance(root, str | Path | None):
+        raise UserError(f"data.root={brief(root)} is no folder: give its path as data.root=DIR.")
     path = Path(root).expanduser() if root is not None else data_root() / name
     if path.is_dir():
         return path
     where = f"{path} (given as data.root)" if root is not None else f"{path} ($NEURONX_DATA/{name})"
     raise UserError(f"There is no folder {where}. {hint or 'Say where the images are: data.root=DIR.'}")
-
-
-def read_names(given: str | Path | Sequence[str], count: int, name: str) -> tuple[str, ...]:
-    """The names of `count` classes, in class order.
-
-    Args:
-        given: The names, or a text file with one a line.
-        count: How many classes the data has.
-        name: Of the data, for messages.
-
-    Raises:
-        UserError: If there are more or fewer names than classes, or a blank one.
-    """
-    where = str(given) if isinstance(given, str | Path) else "class_names"
-    names = [one.strip() for one in (lines(given) if isinstance(given, str | Path) else given)]
-    while names and not names[-1]:
-        names.pop()
-    if "" in names:
-        raise UserError(f"Line {names.index('') + 1} of {where} is blank; every class of `{name}` needs a name.")
-    if len(names) != count:
-        raise UserError(f"{where} has {len(names)} names, but `{name}` has {count} classes.")
-    return tuple(names)
 
 
 def read_hierarchy(

@@ -6,8 +6,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from neuronx.data.class_folders import Listing, class_folders
 from neuronx.data.files import lines
-from neuronx.data.folder import FolderProbe, Listing, class_folders
+from neuronx.data.folder import FolderProbe
 from neuronx.errors import UserError
 from neuronx.options import OptionsOf
 

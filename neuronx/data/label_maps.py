@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from neuronx.data.files import PictureFile, opened
+from neuronx.data.pixels import TURNS, turned
 from neuronx.data.segmentation import Regions
 from neuronx.errors import UserError
 
@@ -21,27 +22,57 @@ OUTSIDE = -2
 Part = TypeVar("Part")
 
 
-def read_pixels(path: Path, picture: str) -> np.ndarray:
+def read_pixels(path: Path, picture: str, turn: int = 1) -> np.ndarray:
     """The pixels of a picture of labels, as they are stored.
 
     Args:
         path: The file.
         picture: Whose labels it holds, for messages.
+        turn: The EXIF orientation by which what is stored is turned.
 
     Returns:
-        (H, W) integers of a grey picture (8 or 16 bits) or a palette's indices; or (H, W, 3) uint8 of a colour picture.
+        (H, W) integers of a grey picture (of any depth) or a palette's indices; or (H, W, 3) uint8 of a colour picture.
 
     Raises:
-        UserError: If the file cannot be read as a picture.
+        UserError: If the file cannot be read as a picture, or holds numbers that are no labels.
     """
     try:
-        with Image.open(path) as found:
+        with opened(path) as found:
+            kept = turned(found, upright=False)
             # A palette's index is the label; its colour is for people to look at.
-            kept = found if found.mode in ("L", "P", "1", "I") or found.mode.startswith("I;") else found.convert("RGB")
-            return np.asarray(kept)
+            if kept.mode not in ("L", "P", "1", "I", "F") and not kept.mode.startswith("I;"):
+                kept = kept.convert("RGB")
+            pixels = np.asarray(kept.transpose(TURNS[turn]) if turn > 1 else kept)
     except Exception as error:  # what PIL raises on damaged files is of a dozen kinds
         reason = "it is missing" if isinstance(error, FileNotFoundError) else f"it does not decode ({error})"
         raise UserError(f"The labels of {picture} cannot be read from {path}: {reason}.") from None
+    if pixels.dtype.kind in "if" and not ((pixels >= 0) & (pixels < 2**31) & (pixels == np.floor(pixels))).all():
+        raise UserError(f"{path} holds numbers that are no labels: labels are whole numbers from 0.")
+    return pixels.astype(np.int64) if pixels.dtype.kind == "f" else pixels
+
+
+def turns(pictures: Sequence[PictureFile], labels: Sequence[PictureFile]) -> list[int]:
+    """The EXIF orientations by which pictures of labels are turned to lie on their upright pictures.
+
+    Labels are turned by their own EXIF where they fit then. Those of a turned picture were drawn on it as it is shown,
+    or on what is stored: the sizes tell. Where both fit, the other pictures tell; where none does, it is as shown.
+    """
+    pairs = list(zip(pictures, labels, strict=True))
+    found = [_turn(picture, drawn) for picture, drawn in pairs]
+    plain = [turn for turn, (picture, drawn) in zip(found, pairs, strict=True) if picture.turn > 1 == drawn.turn]
+    told = {turn > 1 for turn in plain if turn}
+    alike = told == {True}
+    return [turn or (picture.turn if alike else 1) for turn, (picture, _) in zip(found, pairs, strict=True)]
+
+
+def _turn(picture: PictureFile, drawn: PictureFile) -> int:
+    """How labels are turned; 0 where they may have been drawn on either way of the picture."""
+    if drawn.turn > 1 and drawn.lies() == picture.lies():
+        return drawn.turn
+    shown, stored = (drawn.size == picture.lies(upright) for upright in (True, False))
+    if picture.turn > 1 and drawn.turn == 1 and shown == stored:
+        return 0
+    return picture.turn if stored and not shown else 1
 
 
 UNKNOWN = -3
@@ -59,12 +90,6 @@ def looked_up(table: np.ndarray, numbers: np.ndarray, refuse: Callable[[int, int
         y, x = np.argwhere(concepts == UNKNOWN)[0].tolist()
         raise refuse(int(numbers[y, x]), y, x)
     return torch.from_numpy(concepts)
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture; only the head of the file is read."""
-    with Image.open(path) as picture:
-        return picture.height, picture.width
 
 
 def cut(planes: Iterable[Tensor], everywhere: Sequence[int], concepts: int) -> tuple[Tensor, Tensor]:

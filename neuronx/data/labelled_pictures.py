@@ -1,6 +1,7 @@
 """A folder of pictures and a folder of pictures of their labels, with a legend of what the labels stand for."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronx.data.files import contents, lines, pictures_in
-from neuronx.data.folder import FolderProbe, Listing
+from neuronx.data.class_folders import Listing
+from neuronx.data.files import PictureFile, examined, lines
+from neuronx.data.folder import FolderProbe
 from neuronx.data.label_maps import (
     NOTHING,
     OUTSIDE,
@@ -22,15 +24,21 @@ from neuronx.data.label_maps import (
     cut,
     looked_up,
     read_pixels,
-    size_of,
     together,
+    turns,
 )
 from neuronx.data.segmentation import Regions, cells, under
-from neuronx.errors import UserError
+from neuronx.data.walk import pictures_in
+from neuronx.errors import UserError, brief
 from neuronx.options import OptionsOf
 from neuronx.store.cache import digest
 from neuronx.tables.csv import read_csv
 
+log = logging.getLogger(__name__)
+
+LARGEST_GRID = 4096
+LARGEST_LABEL = 2**24 - 1
+"""The colour white; there is a table of the concepts of all numbers up to the largest."""
 _LINE = re.compile(r'["\']?(\d+(?:[\s,;]+\d+[\s,;]+\d+)?)["\']?\s*[\s,;:=]\s*["\']?(.*?)["\']?')
 _NUMBER_COLUMNS = ("id", "idx", "index", "number", "label", "value")
 
@@ -65,6 +73,8 @@ class Legend:
             key = None if isinstance(one, str) and one in named else _key(one)
             if key is None and one not in named:
                 raise UserError(f"{option} names `{one}`, which is neither a number nor a name of {self.where}.")
+            if key and key[0] > LARGEST_LABEL:
+                raise UserError(f"{option} names label {one}; the numbers of labels end at {LARGEST_LABEL}.")
             found.update(named[str(one)] if key is None else [key[0]])
         return frozenset(found)
 
@@ -91,6 +101,8 @@ def read_legend(given: str | Path | Mapping[int | str, str] | Sequence[str] | No
         if parsed is None or not isinstance(name, str) or not name.strip():
             raise UserError(f"{where} says `{key}: {name}`; expected the number of a label and its name.")
         number, colour = parsed
+        if number > LARGEST_LABEL:
+            raise UserError(f"{where} names label {key}; the numbers of labels end at {LARGEST_LABEL}.")
         if names.setdefault(number, name.strip()) != name.strip():
             raise UserError(f"{where} calls label {key} both `{names[number]}` and `{name.strip()}`.")
         kinds.add(colour)
@@ -175,7 +187,9 @@ def labelled_pictures(
         root: The folder; `$NEURONX_DATA/<name>` by default.
         images: Folder of the pictures, in the root.
         annotations: Folder of the pictures of labels, in the root: for each picture one of the same name but for the
-            ending, of the same size, whose pixels are grey values of 8 or 16 bits, indices of a palette, or colours.
+            ending, of the same size, whose pixels are grey values of any depth, indices of a palette, or colours. Where
+            EXIF turns a picture, its labels lie on it as it is shown; those that fit it only as it is stored are turned
+            alike.
         legend: What the labels stand for; see `read_legend`. Labels with one name are one concept.
         ignore: Labels (by number or name) of pixels that nobody annotated.
         category: What kind of concepts they are.
@@ -185,8 +199,11 @@ def labelled_pictures(
     Raises:
         UserError: If a folder or a picture of labels is missing, or the legend cannot be read.
     """
-    if len(grid) != 2 or min(grid) < 1:
-        raise UserError(f"data.grid is a height and a width, such as [112,112], not {list(grid)}.")
+    sides = list(grid) if isinstance(grid, Sequence) else [grid]
+    if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= LARGEST_GRID for side in sides):
+        raise UserError(
+            f"data.grid is a height and a width, such as [112,112], each at most {LARGEST_GRID}, not {brief(grid)}."
+        )
     known = read_legend(legend)
     ignored = known.numbers([ignore] if isinstance(ignore, int | str) else ignore, "data.ignore")
     names = tuple(dict.fromkeys(name for number, name in known.names.items() if number not in ignored))
@@ -201,7 +218,7 @@ def labelled_pictures(
         return Listing(
             pictures,
             paths,
-            segmentation=lambda kept: LabelledPictures(
+            segmentation=lambda kept, files, upright: LabelledPictures(
                 names,
                 (category,),
                 (int(grid[0]), int(grid[1])),
@@ -210,6 +227,8 @@ def labelled_pictures(
                 pictures,
                 labels,
                 tuple((paths[position], annotated[position]) for position in kept),
+                tuple(files),
+                upright,
             ),
         )
 
@@ -242,6 +261,8 @@ class LabelledPictures:
         pictures: Folder of the pictures.
         annotations: Folder of their labels.
         files: Of each of the N pictures, itself and its labels, in their folders.
+        held: What the files of the pictures hold.
+        upright: Whether pictures and labels are turned as EXIF says.
     """
 
     labels: tuple[str, ...]
@@ -252,6 +273,8 @@ class LabelledPictures:
     pictures: Path
     annotations: Path
     files: tuple[tuple[str, str], ...]
+    held: tuple[PictureFile, ...]
+    upright: bool
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -272,7 +295,7 @@ class LabelledPictures:
         def one(row: int) -> tuple[Tensor, Tensor]:
             concepts = self._concepts(row)
             height, width = concepts.shape
-            where = cells(transform, height, width, grid or self.grid)
+            where = cells(transform, *self.held[row].shown(self.upright), grid or self.grid, labels=(height, width))
             return cut([under(concepts, *where, outside=OUTSIDE).long()], (), len(self.labels))
 
         return together(by_threads(one, rows))
@@ -296,11 +319,13 @@ class LabelledPictures:
     def _concepts(self, row: int) -> Tensor:
         """(H, W) int32 concept of each pixel, -1 for none."""
         picture, path = self.pictures / self.files[row][0], self.annotations / self.files[row][1]
-        found = self._numbers(read_pixels(path, picture.name), path)
-        if found.shape != (size := size_of(picture)):
+        found = self._numbers(read_pixels(path, picture.name, self._turns[row]), path)
+        if found.shape != (size := self.held[row].lies(self.upright)):
+            shown = not self.upright and found.shape == self.held[row].lies()
             raise UserError(
                 f"{picture} and its labels {path} differ in size: {size[0]} x {size[1]} and "
-                f"{found.shape[0]} x {found.shape[1]} pixels (height x width)."
+                f"{found.shape[0]} x {found.shape[1]} pixels (height x width)"
+                f"{'; the labels fit the picture as EXIF turns it: data.upright=true' if shown else ''}."
             )
         return looked_up(
             self._table,
@@ -325,10 +350,34 @@ class LabelledPictures:
         raise UserError(f"{path} is a picture in colours, but {self.legend.where} is a legend of numbers.")
 
     @cached_property
+    def _held(self) -> list[PictureFile]:
+        """What the files of the labels hold."""
+        return examined(self.annotations, [path for _, path in self.files], "labels")
+
+    @cached_property
+    def _turns(self) -> list[int]:
+        """The EXIF orientation by which each picture of labels is turned; says which were drawn on what is stored."""
+        if not self.upright:
+            return [1] * len(self.files)
+        found = turns(self.held, self._held)
+        if several := sum(picture.turn > 1 for picture in self.held):
+            alike = sum(turn > 1 and file.turn == 1 for turn, file in zip(found, self._held, strict=True))
+            log.warning(
+                "EXIF turns %d of %d pictures in %s; labels of %d were drawn on them as stored and are turned alike, "
+                "the others lie on them as shown",
+                several,
+                len(found),
+                self.pictures,
+                alike,
+            )
+        return found
+
+    @cached_property
     def fingerprint(self) -> str:
-        """Of the legend and the bytes of all pictures of labels."""
-        paths = [path for _, path in self.files]
-        found = contents(self.annotations, paths, "labels")
-        if None in found:
-            raise UserError(f"The picture of labels {self.annotations / paths[found.index(None)]} does not decode.")
-        return digest([list(self.labels), sorted(self.legend.names.items()), sorted(self.ignored), found])
+        """Of the legend and the bytes of all pictures of labels, and how they are turned."""
+        for (_, path), file in zip(self.files, self._held, strict=True):
+            if file.fault:
+                raise UserError(f"The picture of labels {self.annotations / path} does not decode ({file.fault}).")
+        found = [file.content for file in self._held]
+        turned = [self._turns] if max(self._turns, default=1) > 1 else []
+        return digest([list(self.labels), sorted(self.legend.names.items()), sorted(self.ignored), found, *turned])

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from neuronx.data.class_folders import Listing
 from neuronx.data.files import lines
-from neuronx.data.folder import FolderProbe, Listing
+from neuronx.data.folder import FolderProbe
 from neuronx.errors import UserError
 from neuronx.options import OptionsOf
 

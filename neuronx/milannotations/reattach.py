@@ -8,8 +8,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from neuronx.data.class_folders import class_folders
 from neuronx.data.files import open_rgb
-from neuronx.data.folder import class_folders
 from neuronx.data.imagenet import PLACES, list_images
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
@@ -129,7 +129,7 @@ class _Source(Probe):
 
     def _one(self, row: int) -> Tensor:
         try:
-            picture = open_rgb(self.pictures[row])
+            picture = open_rgb(self.pictures[row], upright=False)  # as the networks saw it that the masks are of
         except Exception as error:  # what PIL raises on damaged files is of a dozen kinds
             raise UserError(f"{self.pictures[row]} does not decode: {error}.") from error
         return self.shown(picture)

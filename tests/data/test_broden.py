@@ -232,8 +232,8 @@ def test_pictures_that_cannot_be_right(root, known):
 
 
 def test_an_image_of_another_size_than_the_index_says(root, known):
-    segmentation = broden(root).segmentation
     Image.new("RGB", (16, 20)).save(root / "images/dtd/three.jpg")
+    segmentation = broden(root).segmentation
     with pytest.raises(UserError, match=r"line 4, column `ih`: dtd/three.jpg is 20 x 16, not 16 x 16"):
         segmentation.regions([2], WHOLE)
 

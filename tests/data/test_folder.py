@@ -60,7 +60,8 @@ def test_broken_images_are_named_counted_and_skipped(root, caplog):
     (root / "bee" / "aaa.jpg").write_bytes(b"not a picture")
     whole = (root / "bee" / "000.png").read_bytes()
     (root / "bee" / "zzz.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"2 of 22 images of `zoo` do not decode: bee/aaa.jpg, bee/zzz.png.*0.01"):
+    shown = r"bee/aaa.jpg \(is no picture\), bee/zzz.png \(is damaged or cut short\)"
+    with pytest.raises(UserError, match=rf"2 of 22 images of `zoo` do not decode: {shown}.*0.01"):
         FolderProbe(root)
     with caplog.at_level(logging.WARNING):
         probe = FolderProbe(root, max_unreadable=0.1)
@@ -113,7 +114,7 @@ def test_the_fingerprint_is_of_the_bytes_in_order(root, tmp_path):
 
 def test_unchanged_files_are_not_read_again(root, monkeypatch):
     first = FolderProbe(root).fingerprint
-    monkeypatch.setattr("neuronx.data.files._content", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr("neuronx.data.files._examine", lambda path: pytest.fail(f"{path} was read again"))
     assert FolderProbe(root).fingerprint == first
 
 
