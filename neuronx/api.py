@@ -45,12 +45,10 @@ class Study:
         from neuronx.data.latents import images_of
         from neuronx.recording.trainer import make
 
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise UserError(f"seed={seed!r} is no whole number.")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise UserError(f"seed={seed!r} is no whole number from 0 to {2**32 - 1}.")
         if trainer is not None and not callable(trainer):
-            raise UserError(
-                f"trainer={brief(trainer)} is not callable: give functools.partial(lightning.Trainer, ...)."
-            )
+            raise UserError(f"trainer={brief(trainer)} is not callable: give partial(lightning.Trainer, ...).")
         if configs is not None and (not isinstance(configs, str | Path) or not Path(configs).is_dir()):
             raise UserError(f"There is no folder {configs} (given as configs).")
         folder = None if configs is None else Path(configs)
@@ -128,7 +126,7 @@ class Study:
             judge: Who decides what a picture shows: labels, masks, clip (that of the pictures), a name, or an object.
             sim: correlation, ablation, purity, or an object.
             words: Concepts that the random baseline and the ceiling draw from; by default the judge's own vocabulary,
-                the embedded world's words for its pictures, or the (few) concepts of the explanations.
+                the embedded world's words for its pictures, or what the explanations say and ImageNet's classes.
             options: Of the way to score, as its YAML lists them: `ceiling=False`.
         """
         from neuronx.command import pipeline
@@ -218,9 +216,8 @@ class Study:
     def __repr__(self) -> str:
         layers = ", ".join(f"{layer or 'output'} ({pool})" for layer, pool in self.target.layers.items())
         said = ", ".join(self.found) or "nothing yet"
-        return (
-            f"Study of {self.target.name}, {layers}, on {len(self.probe)} pictures of {self.probe.name}; found: {said}"
-        )
+        pictures = f"{len(self.probe)} pictures of {self.probe.name}"
+        return f"Study of {self.target.name}, {layers}, on {pictures}; found: {said}"
 
     def _method(
         self,
@@ -294,8 +291,10 @@ class Study:
             given = {unit: given}
         if isinstance(given, Mapping) and all(isinstance(text, str) for text in given.values()) and given:
             own = [Explanation(self._unit(unit), ((text, 1.0),)) for unit, text in given.items()]
-            self._check_words([text for text in given.values()], judge)
-            return {"yours": _explanations(own)}
+            if others := [said.unit for said in own if not self.target.asks_for(said.unit)]:
+                raise UserError(f"{others[0]} is not among the units of this study (given as units=).")
+            self._check_words(list(given.values()), judge)
+            return {"yours": own}
         if isinstance(given, Mapping):
             if wrong := [name for name in given if not isinstance(name, str)]:
                 raise UserError(f"explanations holds {given[wrong[0]]!r} for {wrong[0]!r}; expected a text.")

@@ -462,6 +462,7 @@ class Comparison:
         low: Lower end of the interval of `diff`.
         high: Upper end.
         n_units: Number of units scored for both.
+        interval: bootstrap, or t for fewer than ten units; none for a single one.
     """
 
     target: str
@@ -473,6 +474,7 @@ class Comparison:
     low: float
     high: float
     n_units: int
+    interval: str = "bootstrap"
 
 
 Plain = str | int | float | bool | None | list[Any] | Mapping[str, Any]

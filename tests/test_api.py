@@ -1,5 +1,7 @@
 """From Python: methods that need masks, and both ways to score."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 import neuronx
 from neuronx.concepts.labels import LabelConcepts
 from neuronx.errors import UserError
+from neuronx.report import shown
 from neuronx.scoring.correlation import Correlation
 from neuronx.tables.csv import write_scores
 from neuronx.types import Explanation, Unit
@@ -81,6 +84,40 @@ def test_results_are_tables_everywhere(study):
     assert list(frame.columns)[:4] == ["layer", "unit", "part", "explanation"] and len(frame) == 4
     assert explanations._repr_html_().count("<tr>") == 5
     assert study.score().frame()["value"].dtype == float
+
+
+def test_what_is_printed_of_a_leaderboard_says_over_how_many_units_a_mean_is(study):
+    study.explain("le_label", max_length=1)
+    study.score(ceiling=False)
+    assert "4 (few)" in str(study.leaderboard()) and "<td>4 (few)</td>" in study.leaderboard()._repr_html_()
+    assert study.leaderboard().frame()["n_units"].tolist()[0] == 4
+
+
+def test_words_for_units_outside_of_the_study_are_refused(study, trainer):
+    some = neuronx.study(study.target, study.probe, units="0:2", trainer=trainer)
+    assert some.score({1: "red"}, ceiling=False)
+    with pytest.raises(UserError, match=r"1:3 is not among the units of this study"):
+        some.score({1: "red", 3: "red"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evidence": (0, 120)}, "by image 120, but there are 120 images, 0 to 119"),
+        ({"unit": Unit("1", 0, 7)}, "explains 1:0/7, a part of a unit that is not split"),
+    ],
+)
+def test_what_an_explanation_names_must_be_there(study, changes, message):
+    with pytest.raises(UserError, match=message):
+        study.score([replace(Explanation(Unit("1", 0), (("red", 1.0),)), **changes)])
+
+
+def test_long_tables_say_how_many_rows_are_not_shown(study):
+    scores = list(study.score({k: "red" for k in range(4)}))
+    many = shown.scores(scores * 20)
+    hidden = len(many) - shown.LINES
+    assert f"... {hidden} more rows; .frame() has them all" == str(many).splitlines()[-1]
+    assert f"<p>{hidden} more rows; .frame() has them all</p>" in many._repr_html_() and len(many.frame()) == len(many)
 
 
 def test_a_unit_is_looked_at(study):

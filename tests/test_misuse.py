@@ -105,6 +105,8 @@ STUDY = {
     "no layer": {"layer": None},
     "unknown layer": {"layer": "layer4"},
     "layer is a number": {"layer": 1},
+    "a seed below 0": {"seed": -1},
+    "a seed that is none": {"seed": 2**70},
     "layers of numbers": {"layer": [1]},
     "no layers": {"layer": []},
     "unknown pool": {"pool": "mean"},

@@ -41,8 +41,11 @@ def rewrite(argument: str) -> list[str]:
     """
     if re.match(r"trainer\.\w", argument):
         return [f"++{argument}"]
-    if several := re.fullmatch(r"judge=\[(.+)\]", argument):
-        names = [name.strip() for name in several[1].split(",")]
+    if several := re.fullmatch(rf"({'|'.join((*LISTS, 'judge'))})=\[(.+)\]", argument):
+        names = [name.strip() for name in several[2].split(",")]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"`{argument}` names {twice} twice.")
+    if several and several[1] == "judge":
         return [f"judge={names[0]}", f"++judges=[{','.join(names)}]"]
     if option := re.fullmatch(r"exemplars(\.\w+=.*|=\d+)", argument):  # a number and options go together
         return [f"++exemplars{option[1] if option[1][0] == '.' else '.k' + option[1]}"]

@@ -63,6 +63,8 @@ class FolderProbe(Probe):
         """
         workers = min(8, (os.cpu_count() or 2) - 1) if num_workers is None else num_workers
         super().__init__(batch_size=batch_size, num_workers=workers)
+        if not 0 <= max_unreadable <= 1:
+            raise UserError(f"data.max_unreadable={max_unreadable}: it is a share, from 0 to 1.")
         self.root = found_root(root, name or "", hint)
         self.name = name or self.root.resolve().name
         self.domain = domain

@@ -191,6 +191,8 @@ def splits_of(how: int | str | Path | None, n: int, name: str, kept: Tensor | No
         UserError: If files are missing, or ids overlap or are out of range.
     """
     kept = torch.arange(n) if kept is None else kept
+    if isinstance(how, bool) or (isinstance(how, int) and not -(2**63) <= how < 2**64):
+        raise UserError(f"data.splits={how} is no seed: a seed is a whole number below 2^64.")
     if how is None or isinstance(how, int):
         return seeded_splits(len(kept), how or 0)
     if not isinstance(how, str | Path):

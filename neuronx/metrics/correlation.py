@@ -115,13 +115,17 @@ def correlation_sem(r: ArrayLike, n: int) -> NDArray[np.float64]:
     return (1 - r * r) / math.sqrt(n - 1) if n > 1 else np.full_like(r, math.nan)
 
 
+FEW = 10
+"""Of fewer values the bootstrap's interval is too narrow: it is the t interval instead."""
+
+
 def interval(values: ArrayLike, *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and its percentile bootstrap interval: (mean, low, high).
+    """Mean and its percentile bootstrap interval: (mean, low, high); of fewer than `FEW` values the t interval.
 
     For a paired comparison pass the differences: a draw then takes whole pairs.
 
     Args:
-        values: (n,), one a unit; NaN for an empty list.
+        values: (n,), one a unit; NaN for an empty list. The ends are NaN for a single one, which has no interval.
         seed: Of the draws.
         draws: How many samples of n units, drawn with replacement.
         level: Share of the draws' means inside the interval.
@@ -129,6 +133,12 @@ def interval(values: ArrayLike, *, seed: int = 0, draws: int = 2000, level: floa
     x = np.asarray(values, dtype=np.float64)
     if not len(x):
         return math.nan, math.nan, math.nan
+    if len(x) < FEW:
+        from scipy.stats import t
+
+        mean, sem = mean_and_sem(x)
+        half = float(t.ppf((1 + level) / 2, len(x) - 1)) * sem if len(x) > 1 else math.nan
+        return mean, mean - half, mean + half
     rng = np.random.default_rng(seed)
     step = max(1, 4_000_000 // len(x))  # bounds the memory, not the draws
     sizes = [min(step, draws - start) for start in range(0, draws, step)]

@@ -89,7 +89,7 @@ def naming(
     first = next(iter(hits.values()))
     found = {}
     for name, hit in hits.items():
-        share, low, high = interval(hit, seed=seed)
+        share, low, high = (min(max(end, 0.0), 1.0) for end in interval(hit, seed=seed))
         lead, lead_low, lead_high = interval(first - hit, seed=seed)
         found[name] = Naming(share, low, high, lead, lead_low, lead_high, len(counted))
     return found

@@ -27,7 +27,7 @@ from rich.text import Text
 
 from neuronx import __version__
 from neuronx.errors import UserError, brief
-from neuronx.metrics.correlation import mean_and_sem
+from neuronx.metrics.correlation import FEW, mean_and_sem
 from neuronx.progress import where_to_look
 from neuronx.report.purity import PURITY, purity_summary
 from neuronx.scoring.rows import CEILING, SHUFFLED, is_method
@@ -82,6 +82,13 @@ class LeaderboardRow:
     def board(self) -> tuple[str, ...]:
         """What the rows of one table have in common."""
         return self.target, self.layer, self.pool, self.score, self.judge, self.images
+
+    @property
+    def units(self) -> str:
+        """Over how many units the mean is: `12`, or `12 of 16` where others have no score; fewer than ten are few."""
+        others = self.n_inactive + self.n_unjudged + self.n_no_effect + self.n_broken + self.n_untested
+        text = f"{self.n_units} of {self.n_units + others}" if others else str(self.n_units)
+        return f"{text} (few)" if 0 < self.n_units < FEW else text
 
     @property
     def is_floor(self) -> bool:
@@ -360,7 +367,7 @@ def _table(rows: Sequence[LeaderboardRow]) -> RichTable:
     for row in rows:
         style = "dim" if row.is_floor else "italic" if row.is_ceiling else "bold"
         bar = Bar(longest, 0, row.mean, width=BAR) if row.mean > 0 else ""
-        numbers = [str(row.n_units), *(str(getattr(row, field) or "") for _, field in counts)]
+        numbers = [row.units, *(str(getattr(row, field) or "") for _, field in counts)]
         table.add_row(escape(row.method), plus_minus(row.mean, row.sem), bar, *numbers, style=style)
     return table
 
@@ -373,9 +380,11 @@ def _comparisons(comparisons: Sequence[Comparison]) -> RichTable:
     table.add_column("", no_wrap=True)
     for pair in comparisons:
         clear = pair.low > 0 or pair.high < 0
-        interval = f"[{pair.low:+.4f}, {pair.high:+.4f}]"
+        interval = "—" if math.isnan(pair.low) else f"[{pair.low:+.4f}, {pair.high:+.4f}]"
         other = "shuffled" if pair.b == SHUFFLED + pair.a else pair.b
-        cells = [f"{pair.a} − {other}", f"{pair.diff:+.4f}", interval, str(pair.n_units), "" if clear else "unclear"]
+        few = " (few)" if pair.n_units < FEW else ""
+        units = f"{pair.n_units}{few}"
+        cells = [f"{pair.a} − {other}", f"{pair.diff:+.4f}", interval, units, "" if clear else "unclear"]
         table.add_row(*(escape(cell) for cell in cells), style="" if clear else "dim")
     return table
 
@@ -385,11 +394,12 @@ def _dead_line(activity: Activity, rows: Sequence[LeaderboardRow], live: Sequenc
     line = f"dead (never above {DEAD_BELOW:g}): {count}"
     if not activity.dead:
         return line
-    without = {row.method: row.mean for row in live}
+    if len(activity.dead) == activity.n_units:
+        return f"{line}; there are no others"
+    without = {row.method: row.mean for row in live if not math.isnan(row.mean)}
     named = [row for row in rows if not (row.is_floor or row.is_ceiling) and row.method in without]
-    return f"{line}; without them " + ", ".join(
-        f"{row.method} {without[row.method]:.4f} (with {row.mean:.4f})" for row in named
-    )
+    means = [f"{row.method} {without[row.method]:.4f} (with {row.mean:.4f})" for row in named]
+    return f"{line}; without them " + (", ".join(means) or "no unit has a score")
 
 
 def plus_minus(mean: float, sem: float) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from neuronx.errors import UserError
 from neuronx.metrics.correlation import moments, pearson
+from neuronx.report.evaluation import leaderboard
 from neuronx.scoring.rows import CEILING, RANDOM, is_method
 from neuronx.scoring.stored import Stored
 from neuronx.store.cache import write_atomic
@@ -62,17 +63,26 @@ def histogram_counts(values: Sequence[float], low: float, high: float) -> tuple[
 
 
 def histograms(scores: Sequence[Score]) -> "Figure":
-    """One panel a network, layer, score and judge: the outline of one histogram a method, shuffled ones in grey."""
+    """One panel a network, layer, score and judge: the outline of one histogram a method, shuffled ones in grey.
+
+    A panel says over how many of how many units a mean is where some have no score, and where there are few.
+    """
     from plotly.subplots import make_subplots
 
     panels: dict[str, dict[str, list[float]]] = {}
+    titles: dict[str, list[str]] = {}
+    for mean in leaderboard(scores):
+        name = f"{mean.target} · {mean.layer} · {mean.score} · {mean.judge}"
+        if is_method(mean.method) and not mean.units.isdigit():
+            titles.setdefault(name, []).append(f"{mean.method}: {mean.units} units")
     for score in scores:
         # One kind of floor is enough for the eye; the tables have both.
         if score.status == "ok" and not score.method.startswith(RANDOM):
             name = f"{score.target} · {score.unit.layer} · {score.score} · {score.judge}"
             panels.setdefault(name, {}).setdefault(score.method, []).append(score.value)
     spacing = 0.3 / max(1, len(panels))
-    figure = make_subplots(max(1, len(panels)), 1, subplot_titles=list(panels), vertical_spacing=spacing)
+    titled = [f"{name}{small(', '.join(titles.get(name, ())))}" for name in panels]
+    figure = make_subplots(max(1, len(panels)), 1, subplot_titles=titled, vertical_spacing=spacing)
     methods = dict.fromkeys(method for panel in panels.values() for method in panel if is_method(method))
     colours = dict(zip(methods, itertools.cycle(COLOURS), strict=False)) | {CEILING: INK}
     for row, panel in enumerate(panels.values(), start=1):
@@ -97,6 +107,11 @@ def histograms(scores: Sequence[Score]) -> "Figure":
             )
     figure.update_xaxes(title_text="score").update_yaxes(title_text="units")
     return laid_out(figure, "Scores of units, by method", height=120 + 320 * len(panels))
+
+
+def small(text: str) -> str:
+    """A second line of a panel's title; nothing for no text."""
+    return f"<br><span style='font-size:11px'>{text}</span>" if text else ""
 
 
 def laid_out(figure: "Figure", title: str, subtitle: str = "", **layout: Any) -> "Figure":
@@ -272,7 +287,7 @@ def _title(target: str, layer: str, kind: str, judge: str, pairs: Sequence[Pair]
     below = sum(pair.ablation < low for pair in pairs)
     outside = f", {below} below the axis" if below else ""
     curve = f"{equation(fit)}, r {fit.r:.2f}" if fit else "too few for a fit"
-    return f"{where}<br><span style='font-size:11px'>{curve}, {len(pairs)} explanations{outside}</span>"
+    return f"{where}{small(f'{curve}, {len(pairs)} explanations{outside}')}"
 
 
 def _fit_or_none(pairs: Sequence[Pair]) -> ScoreFit | None:

@@ -43,6 +43,7 @@ class Shown(list[Item], Generic[Item]):
         items: What is listed.
         table: From the items to columns and rows.
         picture: Draws what a notebook shows above the table.
+        printed: The columns and rows that are shown, where they are not those of the table.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class Shown(list[Item], Generic[Item]):
         items: Iterable[Item],
         table: Callable[[Sequence[Item]], Table],
         picture: "Callable[[], Image | None] | None" = None,
+        printed: Callable[[Sequence[Item]], Table] | None = None,
     ) -> None:
         super().__init__(items)
-        self._table, self._picture = table, picture
+        self._table, self._picture, self._printed = table, picture, printed or table
 
     @property
     def picture(self) -> "Image | None":
@@ -68,7 +70,7 @@ class Shown(list[Item], Generic[Item]):
 
     def _shown(self) -> tuple[str, list[str], list[list[Cell]]]:
         """What all rows have in common, then the other columns and the rows of these."""
-        columns, rows = self._table(self)
+        columns, rows = self._printed(self)
         if len(rows) < 2:
             return "", list(columns), [list(row) for row in rows]
         same = {
@@ -145,9 +147,14 @@ def scores(items: Iterable[Score]) -> Shown[Score]:
 
 
 def leaderboard_rows(items: Iterable[LeaderboardRow]) -> Shown[LeaderboardRow]:
-    """A leaderboard as the table `leaderboard.csv`."""
+    """A leaderboard as the table `leaderboard.csv`; what is printed says over how many of how many units a mean is."""
     names = [field.name for field in fields(LeaderboardRow)]
-    return Shown(items, lambda rows: (names, [[getattr(row, name) for name in names] for row in rows]))
+    printed = ["units" if name == "n_units" else name for name in names]
+
+    def table(columns: Sequence[str]) -> Callable[[Sequence[LeaderboardRow]], Table]:
+        return lambda rows: (columns, [[getattr(row, name) for name in columns] for row in rows])
+
+    return Shown(items, table(names), printed=table(printed))
 
 
 def _text(cell: Cell) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuronx.errors import UserError
-from neuronx.metrics.correlation import interval, mean_and_sem, spearman
+from neuronx.metrics.correlation import FEW, interval, mean_and_sem, spearman
 from neuronx.scoring.rows import SHUFFLED, is_method
 from neuronx.types import Comparison, Judge, Score, Unit
 
@@ -50,7 +50,8 @@ class JudgeAgreement:
 def compare(scores: Sequence[Score], seed: int = 0) -> list[Comparison]:
     """Compares methods on the units scored for both: every pair of methods, and each method with its shuffled self.
 
-    The interval is the 95 % percentile bootstrap over units, paired. Where several judges scored, the first counts.
+    The interval is the 95 % percentile bootstrap over units, paired, or the t interval of fewer than ten. Where
+    several judges scored, the first counts.
 
     Args:
         scores: Of any number of networks, layers and methods.
@@ -69,7 +70,8 @@ def compare(scores: Sequence[Score], seed: int = 0) -> list[Comparison]:
             both = sorted(board[a].keys() & board[b].keys())
             if both:
                 diff, low, high = interval([board[a][unit] - board[b][unit] for unit in both], seed=seed)
-                compared.append(Comparison(target, layer, score, a, b, diff, low, high, len(both)))
+                kind = "bootstrap" if len(both) >= FEW else "t" if len(both) > 1 else "none"
+                compared.append(Comparison(target, layer, score, a, b, diff, low, high, len(both), kind))
     return compared
 
 

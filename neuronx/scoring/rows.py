@@ -158,6 +158,7 @@ class TableOptions:
         own = _concepts(given.values())
         pool = tuple(map(quoted, names))
         broad = self._broad(own, pool or own) if self.ceiling else ()
+        # Not for the upper bound, which would have the judge see a thousand phrases more.
         listed = pool or (wide_list(own, probe) if self.floors else ())
         drawn = {layer: random_rows(rows, listed, self.seed) if self.floors else [] for layer, rows in given.items()}
         formulas = Formulas((*own, *broad, *_concepts(drawn.values())))

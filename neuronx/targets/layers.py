@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import logging
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from neuronx.errors import UserError
 from neuronx.types import dotted
+
+log = logging.getLogger(__name__)
 
 Layers = str | Sequence[str] | Mapping[str, str]
 """One layer, several, or layer -> pooling."""
@@ -92,9 +95,13 @@ def parse_units(spec: UnitSpec, count: int, seed: int = 0) -> list[int]:
         return list(range(count))
     if isinstance(spec, str) and (match := re.fullmatch(r"random:(\d+)", spec)):
         chosen = sorted(random.Random(seed).sample(range(count), min(int(match[1]), count)))
+        if int(match[1]) > count:
+            log.warning("units=%s: a layer has %d units, and all of them are taken.", spec, count)
     elif isinstance(spec, str) and (match := re.fullmatch(r"(-?\d*):(-?\d*)", spec)):
         first, last = (int(end) if end else None for end in match.groups())
         chosen = list(range(count))[first:last]
+        if chosen and max(-(first or 0), last or 0) > count:
+            log.warning("units=%s: a layer has %d units; %d to %d are taken.", spec, count, chosen[0], chosen[-1])
     elif isinstance(spec, str) and re.fullmatch(r"\d+(,\d+)*", spec.replace(" ", "").strip("[]")):
         return parse_units([int(part) for part in spec.strip("[] ").split(",")], count)
     elif isinstance(spec, int) and not isinstance(spec, bool):

@@ -53,6 +53,12 @@ def test_a_list_group_cannot_be_null(argument):
         cli.rewrite(argument)
 
 
+@pytest.mark.parametrize("argument", ["sim=[correlation,correlation]", "judge=[a, b, a]", "explain=[le_clip,x,x]"])
+def test_a_choice_cannot_stand_twice_in_a_list(argument):
+    with pytest.raises(UserError, match="twice"):
+        cli.rewrite(argument)
+
+
 def test_a_single_group_cannot_be_null():
     with pytest.raises(UserError, match="leave `judge=` out"):
         cli.rewrite("judge=null")

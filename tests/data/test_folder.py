@@ -180,3 +180,9 @@ def test_the_real_imagenet_sample(shared):
     assert len(probe) == 1000 and probe.labels.tolist() == list(range(1000))
     assert probe.class_names[0] == "tench" and probe.class_names[999] == "toilet paper"
     assert len(probe.hierarchy) == 400
+
+
+@pytest.mark.parametrize("share", [float("nan"), -0.1, 1.5, float("inf")])
+def test_what_is_no_share_of_broken_files_is_refused(tmp_path, share):
+    with pytest.raises(UserError, match=f"data.max_unreadable={share}: it is a share, from 0 to 1"):
+        FolderProbe(tmp_path, max_unreadable=share)

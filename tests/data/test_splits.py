@@ -61,6 +61,12 @@ def test_wrong_ids(tmp_path, parts, message):
         splits_of(write(tmp_path, **parts), 3, "x")
 
 
+@pytest.mark.parametrize("seed", [10**23, -(10**23), True])
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(UserError, match=rf"data.splits={seed} is no seed"):
+        splits_of(seed, 3, "x")
+
+
 class Bomb:
     def __reduce__(self):
         return (exec, ("raise SystemExit('code was run')",))

@@ -34,7 +34,23 @@ def test_interval_is_seeded_and_bounded_in_memory():
     assert interval(x, seed=3) == interval(x, seed=3)
     assert interval(x, seed=3) != interval(x, seed=4)
     assert all(math.isnan(value) for value in interval([]))
-    assert interval([0.25]) == (0.25, 0.25, 0.25)
+
+
+def test_few_values_have_a_t_interval_and_one_has_none():
+    x = np.random.default_rng(4).random(9)
+    mean, low, high = interval(x, seed=1)
+    expected = scipy.stats.t.interval(0.95, 8, loc=x.mean(), scale=scipy.stats.sem(x))
+    np.testing.assert_allclose((mean, low, high), (x.mean(), *expected))
+    assert interval(x, seed=1) == interval(x, seed=2)
+    mean, low, high = interval([0.25])
+    assert mean == 0.25 and math.isnan(low) and math.isnan(high)
+    assert interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_intervals_of_few_values_cover_the_mean_as_often_as_they_say():
+    draws = np.random.default_rng(5).standard_normal((400, 4))
+    covered = [low <= 0 <= high for _, low, high in map(interval, draws)]
+    assert 0.92 <= np.mean(covered) <= 0.98
 
 
 def test_spearman():

@@ -43,16 +43,16 @@ def test_the_leaderboard_in_plain_text(width):
         "shapes_resnet · layer3 (avg)",
         "correlation on shapes/test:1000, judge shapes_judge",
         "",
-        "method                  mean ± sem                    units  inactive",
-        "ceiling            0.7500 ± 0.0577  ████████████████      3",
-        "le_clip            0.5000 ± 0.0577  ██████████▋           3",
-        "clip_dissect       0.2500 ± 0.0577  █████▎                3         1",
-        "shuffled-le_clip   0.0000 ± 0.0577                        3",
-        "random-le_clip    -0.0100 ± 0.0577                        3",
+        "method                  mean ± sem                           units  inactive",
+        "ceiling            0.7500 ± 0.0577  ████████████████       3 (few)",
+        "le_clip            0.5000 ± 0.0577  ██████████▋            3 (few)",
+        "clip_dissect       0.2500 ± 0.0577  █████▎            3 of 4 (few)         1",
+        "shuffled-le_clip   0.0000 ± 0.0577                         3 (few)",
+        "random-le_clip    -0.0100 ± 0.0577                         3 (few)",
         "",
-        "on the same units       difference            interval  units",
-        "le_clip − clip_dissect     +0.2500  [+0.2000, +0.3000]      3",
-        "le_clip − shuffled         +0.5000  [-0.1000, +0.6000]      3  unclear",
+        "on the same units       difference            interval    units",
+        "le_clip − clip_dissect     +0.2500  [+0.2000, +0.3000]  3 (few)",
+        "le_clip − shuffled         +0.5000  [-0.1000, +0.6000]  3 (few)  unclear",
         "Files: /results/run[1]",
     ]
 
@@ -62,9 +62,25 @@ def test_the_leaderboard_in_plain_text(width):
     [(0.1, 0.3, True), (-0.3, -0.1, True), (-0.1, 0.1, False), (0.0, 0.3, False), (-0.3, 0.0, False)],
 )
 def test_a_difference_is_clear_when_its_interval_leaves_out_zero(low, high, clear):
-    compared = Comparison("shapes_resnet", "layer3", "correlation", "le_clip", "clip_dissect", 0.0, low, high, 3)
+    compared = Comparison("shapes_resnet", "layer3", "correlation", "le_clip", "clip_dissect", 0.0, low, high, 12)
     (line,) = [line for line in shown(evaluation(comparisons=[compared])).splitlines() if "−" in line]
-    assert line.rstrip().endswith("3" if clear else "unclear")
+    assert line.rstrip().endswith("12" if clear else "unclear")
+
+
+def test_the_difference_of_one_unit_has_no_interval():
+    compared = Comparison("shapes_resnet", "layer3", "correlation", "a", "b", 0.5, NAN, NAN, 1, "none")
+    (line,) = [line for line in shown(evaluation(comparisons=[compared])).splitlines() if "−" in line]
+    assert line.split() == ["a", "−", "b", "+0.5000", "—", "1", "(few)", "unclear"]
+
+
+def test_a_mean_says_over_how_many_of_how_many_units_it_is():
+    statuses = [*["ok"] * 12, "unjudged", "untested", "untested", "broken"]
+    scores = [score("mine", k, 0.5 if one == "ok" else NAN, status=one) for k, one in enumerate(statuses)]
+    lines = shown(evaluation(scores=scores, comparisons=[])).splitlines()
+    assert next(line.split() for line in lines if line.startswith("method"))[4:] == [
+        "units", "broken", "unjudged", "untested"
+    ]  # fmt: skip
+    assert next(line.split() for line in lines if line.startswith("mine"))[-6:] == ["12", "of", "16", "1", "1", "2"]
 
 
 def test_dead_units_have_a_line_with_the_means_without_them():
@@ -74,6 +90,10 @@ def test_dead_units_have_a_line_with_the_means_without_them():
         "dead (never above 0.01): 1 of 4 units (25.0%); without them "
         "le_clip 0.5500 (with 0.5000), clip_dissect 0.3000 (with 0.2500)"
     ) in text
+    everyone = Activity("shapes_resnet", "layer3", 3, frozenset(Unit("layer3", k) for k in (-1, 0, 1)))
+    assert "3 of 3 units (100.0%); there are no others\n" in shown(evaluation(activity=[everyone]))
+    scored = Activity("shapes_resnet", "layer3", 4, frozenset(Unit("layer3", k) for k in (-1, 0, 1)))
+    assert "3 of 4 units (75.0%); without them no unit has a score\n" in shown(evaluation(activity=[scored]))
     alive = Activity("shapes_resnet", "layer3", 4, frozenset())
     assert "0 of 4 units (0.0%)\n" in shown(evaluation(activity=[alive]))
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,16 @@ def test_every_unit_is_counted_once():
     assert [note.text for note in figure.layout.annotations] == [
         "net · layer3 · correlation · judge",
         "net · layer4 · correlation · judge",
+    ]
+
+
+def test_a_panel_says_over_how_many_of_how_many_units_a_mean_is():
+    some = [replace(one, status="unjudged", value=float("nan")) if one.unit.index == 3 else one for one in scores()]
+    few = [score(index, "correlation", 0.1, "few", layer="layer3") for index in range(4)]
+    assert [note.text for note in histograms([*some, *few]).layout.annotations] == [
+        "net · layer3 · correlation · judge<br><span style='font-size:11px'>"
+        "le_clip: 49 of 50 units, few: 4 (few) units</span>",
+        "net · layer4 · correlation · judge<br><span style='font-size:11px'>le_clip: 49 of 50 units</span>",
     ]
 
 

@@ -71,8 +71,15 @@ def test_the_first_judge_counts():
     assert [round(one.diff, 9) for one in compare(scores)] == [-0.25]
 
 
+def test_intervals_of_few_units_are_marked():
+    few = {n: compare([*rows("a", [0.1, 0.5, 0.2] * 4), *rows("b", [0.3] * n)])[0] for n in (1, 2, 9, 10)}
+    assert [one.interval for one in few.values()] == ["none", "t", "t", "bootstrap"]
+    assert math.isnan(few[1].low) and math.isclose(few[1].diff, -0.2)
+    assert few[2].high - few[2].low > 2 * 0.4
+
+
 def test_comparison_is_seeded():
-    scores = [*rows("a", np.random.default_rng(0).random(9)), *rows("b", np.random.default_rng(1).random(9))]
+    scores = [*rows("a", np.random.default_rng(0).random(12)), *rows("b", np.random.default_rng(1).random(12))]
     assert compare(scores, seed=1) == compare(scores, seed=1) != compare(scores, seed=2)
 
 

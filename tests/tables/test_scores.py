@@ -44,5 +44,6 @@ def test_leaderboards_and_comparisons_have_the_columns_of_the_command_line(tmp_p
     compared = [Comparison("net", "layer4", "correlation", "le_clip", "clip_dissect", 0.125, -0.5, 0.5, 64)]
     path = write_records(tmp_path / "comparisons.csv", Comparison, compared)
     assert path.read_text() == (
-        "target,layer,score,a,b,diff,low,high,n_units\nnet,layer4,correlation,le_clip,clip_dissect,0.125,-0.5,0.5,64\n"
+        "target,layer,score,a,b,diff,low,high,n_units,interval\n"
+        "net,layer4,correlation,le_clip,clip_dissect,0.125,-0.5,0.5,64,bootstrap\n"
     )

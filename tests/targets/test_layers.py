@@ -28,6 +28,23 @@ def test_units_as_they_are_written(spec, expected):
     assert parse_units(spec, 8) == expected
 
 
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        ("0:9999", "units=0:9999: a layer has 8 units; 0 to 7 are taken."),
+        ("5:9", "5 to 7 are taken"),
+        ("-20:3", "0 to 2 are taken"),
+        ("random:9", "a layer has 8 units, and all of them are taken"),
+        ("0:8", ""),
+        ("-8:", ""),
+        ("random:8", ""),
+    ],
+)
+def test_more_units_than_there_are_have_a_line(spec, line, caplog):
+    parse_units(spec, 8)
+    assert line in caplog.text and bool(caplog.text) == bool(line)
+
+
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5))
 def test_random_units_are_distinct_sorted_and_follow_the_seed(count, wanted, seed):
     chosen = parse_units(f"random:{wanted}", count, seed)
