@@ -446,6 +446,8 @@ def _side(target: "Target", probe: "Probe") -> int | None:
     """The side of the network's input, if it is square; runs two pictures, so that what cannot work is said early."""
     import torch
 
+    from neuronx.targets.calling import Fails, run, to_device_of
+
     if target.latents is not None:
         return None
     rows, shape = probe.split("train")[:2].tolist(), None
@@ -457,10 +459,10 @@ def _side(target: "Target", probe: "Probe") -> int | None:
                 f"transform={brief(target.transform)} makes {shape} of a picture; expected floats (3, H, W)."
             )
         with torch.inference_mode(), target.record(target.layers):
-            target.module(inputs.to(next((weight.device for weight in target.module.parameters()), "cpu")))
-    except UserError:
-        raise
+            run(target.module, to_device_of(target.module, inputs))
     except Exception as error:  # whatever the user's transform, data set or network raises
+        if isinstance(error, UserError) and not isinstance(error, Fails):
+            raise
         made = f"{target.name} does not take {shape}, as made by" if shape else f"Picture {rows[0]} does not suit"
         raise UserError(f"{made} transform={brief(target.transform)}: {first_line(error)}.") from error
     return inputs.shape[3] if inputs.shape[2] == inputs.shape[3] else None

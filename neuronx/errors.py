@@ -12,6 +12,11 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 class UserError(Exception):
     """A mistake in what the user gave us. The command line prints it as one line and exits with code 2."""
 
+    def __init__(self, message: object = "") -> None:
+        # torch's loaders send an error of a worker process as the text of its traceback, whose last line says it.
+        sent = re.fullmatch(r"Caught \w+ in DataLoader worker process.*\n[\w.]+: (.+?)\s*", str(message), re.DOTALL)
+        super().__init__(sent[1] if sent else message)
+
 
 class Unsuitable(UserError):
     """The images or the network lack what a method needs, such as labels or masks; other methods may do."""

@@ -56,7 +56,7 @@ class InMemoryProbe(Probe):
         """Looks through the pictures once, to know what they are.
 
         Args:
-            pictures: uint8 (N, 3, H, W); or float (N, 3, H, W); or a sequence or data set of PIL pictures or (3, H, W)
+            pictures: uint8 (N, 3, H, W); or float (N, C, H, W); or a sequence or data set of PIL pictures or (3, H, W)
                 tensors, or of tuples that start with one and go on with a class index. It must give the same picture
                 for the same index every time.
             labels: (N,) class indices; those of the data set by default.
@@ -115,6 +115,7 @@ class InMemoryProbe(Probe):
             return [_pil(one) for one in batch] if self.as_pictures else batch
         found = [_parts(self.pictures[row])[0] for row in rows]
         if isinstance(found[0], Tensor):
+            found = found if self.ready else [one.expand(3, -1, -1) for one in found]
             return torch.stack(found) if self.ready else [_pil(one) for one in found]
         return [one.convert("RGB") for one in found]
 
@@ -149,12 +150,22 @@ def probe_of(images: "str | Path | Tensor | Sequence[Any] | Dataset | Probe", **
             raise UserError("images is an empty text: give the path of a folder.")
         return FolderProbe(images, **options)
     if isinstance(images, Tensor):
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise UserError(f"Pictures must be a tensor (N, 3, H, W), not {tuple(images.shape)}.")
+        if images.ndim != 4 or (images.shape[1] not in (1, 3) and not images.is_floating_point()):
+            raise UserError(
+                f"Pictures must be a tensor (N, 3, H, W) or (N, 1, H, W), not {tuple(images.shape)}; floats, which are "
+                "fed as they are, may have any number of channels."
+            )
+        if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+            raise UserError(
+                f"Pictures must be a tensor (N, 3, H, W), not {tuple(images.shape)}, which looks like (N, H, W, 3): give "
+                "images.permute(0, 3, 1, 2)."
+            )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise UserError(f"Pictures must be uint8, or floats that are fed as they are, not {images.dtype}.")
         if images.is_floating_point() and not bool(images.isfinite().all()):
             raise UserError("Pictures hold values that are NaN or infinite.")
+        # Grey pictures count as pictures in RGB; floats are a network's input.
+        images = images.float() if images.is_floating_point() else images.expand(-1, 3, -1, -1)
     elif isinstance(images, Mapping | np.ndarray) or not isinstance(images, Sequence | Dataset) or not _counted(images):
         raise UserError(
             f"images={brief(images)} is none of these: a folder, a tensor (N, 3, H, W), a list of pictures, a data set "
@@ -207,7 +218,7 @@ def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
         return content.hexdigest(), labels
     for index in progress(range(len(pictures)), f"reading {name}"):
         picture, label = _parts(pictures[index])
-        if not isinstance(picture, Image.Image) and not (isinstance(picture, Tensor) and picture.shape[:-2] == (3,)):
+        if not isinstance(picture, Image.Image) and not _is_picture(picture):
             what = f"a tensor {tuple(picture.shape)}" if isinstance(picture, Tensor) else f"{brief(picture)}"
             raise UserError(f"Picture {index} of `{name}` is {what}; expected a PIL picture or a tensor (3, H, W).")
         array = picture.numpy() if isinstance(picture, Tensor) else np.asarray(picture.convert("RGB"))
@@ -219,6 +230,13 @@ def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
         if label is not None:
             labels.append(label)
     return content.hexdigest(), labels
+
+
+def _is_picture(picture: Any) -> bool:
+    """Whether something is a tensor (C, H, W) of three channels or one, or of any number where it is fed as it is."""
+    if not isinstance(picture, Tensor) or picture.ndim != 3:
+        return False
+    return picture.is_floating_point() or picture.shape[0] in (1, 3)
 
 
 def _parts(item: Any) -> tuple[Any, Any]:

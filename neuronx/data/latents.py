@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from neuronx.data.probe import Probe, Transform, seeded_splits
 from neuronx.errors import UserError
 from neuronx.store.cache import digest
-from neuronx.targets.latents import Inputs, Latents, run, to_device_of
+from neuronx.targets.calling import Inputs, run, to_device_of
+from neuronx.targets.latents import Latents
 from neuronx.types import Target
 
 AT_ONCE = 16

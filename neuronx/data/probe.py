@@ -157,7 +157,16 @@ class _Pictures(Dataset):
         if isinstance(pictures, Tensor):
             images = self.transform(pictures)
         else:
-            images = torch.stack([self.transform(picture) for picture in pictures])
+            made = [self.transform(picture) for picture in pictures]
+            if other := next((place for place, image in enumerate(made) if image.shape != made[0].shape), 0):
+                first, second = (
+                    f"{self.probe.image_name(rows[place])} {tuple(made[place].shape)}" for place in (0, other)
+                )
+                raise UserError(
+                    f"Pictures of `{self.probe.name}` are of unequal sizes, {first} and {second}, and the network's "
+                    "transform leaves them so: give one that makes them equal, such as {resize: [224, 224]}."
+                )
+            images = torch.stack(made)
         return images, torch.tensor(rows)
 
     def __len__(self) -> int:

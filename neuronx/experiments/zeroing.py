@@ -13,6 +13,7 @@ from neuronx.errors import UserError
 from neuronx.metrics.correlation import interval
 from neuronx.recording.forward_pass import predict
 from neuronx.scoring.ablation.losses import total_of
+from neuronx.targets.calling import run
 from neuronx.targets.replay import Tail, class_logits
 from neuronx.types import TrainerFactory, Unit
 
@@ -131,7 +132,7 @@ class _Zeroing:
                         if not mask[number].all():
                             change = _silence(mask[number, None].to(images.device))
                             stack.enter_context(self.target.edit(layer, change, self.calls[layer]))
-                    logits = class_logits(self.target, self.network(images))
+                    logits = class_logits(self.target, run(self.network, images))
                 self.right[number, place] = (logits.argmax(-1) == y).cpu()
 
     def save(self) -> None:

@@ -22,7 +22,7 @@ from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.trainer import PassProgress
 from neuronx.store.processes import is_first
-from neuronx.targets.latents import run
+from neuronx.targets.calling import run
 from neuronx.targets.target import Recorded, Target
 from neuronx.types import TrainerFactory
 
@@ -199,7 +199,9 @@ class _Outputs:
         self.rows = torch.arange(len(probe)) if rows is None else rows
         self.batch_size = batch_size or probe.batch_size
         self.layers = list(dict.fromkeys(layer for collector in collectors for layer in collector.layers))
-        self.current, self.checked = self.rows[:0], False
+        self.current, self.checked, self.images = self.rows[:0], False, 0
+        self.units: dict[str, int] = {}
+        self.widths: dict[str, int] = {}
 
     def batches(self, rank: int, world: int) -> DataLoader:
         """Those that some collector still needs."""
@@ -216,8 +218,18 @@ class _Outputs:
             self._check(inputs, len(rows))
             self.checked = True
         self.current = rows.cpu()
+        if len(rows) == 1:  # some networks cannot take a single image, and only the last batch is one
+            inputs = tree_map(lambda x: torch.cat([x, x]), inputs)
+        self.images = max(2, len(rows))
         with self.target.record(self.layers, self._collect):
             run(self.target.module, inputs)
+        self.units = self.units or dict(self.widths)
+        for layer, units in self.units.items():
+            if self.widths[layer] != units:
+                raise UserError(
+                    f"Layer `{layer}` of {self.target.name} puts out {units} units for some images, {self.widths[layer]} "
+                    "for others; units must be the same for all."
+                )
         for collector in self.collectors:
             collector.end_batch(self.current)
 
@@ -231,10 +243,14 @@ class _Outputs:
         Raises:
             UserError: A layer whose first axis does not count the images; in one batch tokens may be as many as images.
         """
-        few = [place % size for place in range(min(CHECKED, size - 1) or 2)]
+        few = [place % size for place in range(min(CHECKED, size - 1) if size > 2 else 3)]
         once, again = (self._outputs(tree_map(lambda x: x[few], inputs)) for _ in range(2))
         for layer in self.layers:
             self._check_rows(layer, once[layer], len(few))
+            if once[layer].is_meta:
+                raise UserError(
+                    f"Layer `{layer}` of {self.target.name} puts out a tensor on the device meta, no values."
+                )
         if not is_first():
             return
         for layer in self.layers:
@@ -262,7 +278,9 @@ class _Outputs:
             )
 
     def _collect(self, layer: str, output: Tensor) -> Tensor:
-        self._check_rows(layer, output, len(self.current))
+        self._check_rows(layer, output, self.images)
+        output = output[: len(self.current)]
+        self.widths[layer] = output.shape[1 if output.ndim == 4 else -1]
         for collector in self.collectors:
             if layer in collector.layers:
                 try:

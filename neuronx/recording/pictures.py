@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose
 
 from neuronx.data.probe import Batches, Probe
-from neuronx.targets.preprocess import Preprocess
+from neuronx.targets.preprocess import Grey, Preprocess
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class View:
     def __call__(self, picture: Image.Image | Tensor) -> Tensor:
         """Shows one picture, or a batch. Floats are a network's input already; beyond [0, 1] they are scaled to fit."""
         if isinstance(picture, Tensor) and picture.is_floating_point():
-            return as_bytes(_fitted(picture), self.size)
-        return as_bytes(self.transform(picture), self.size)
+            return as_bytes(_in_three(_fitted(picture)), self.size)
+        return as_bytes(_in_three(self.transform(picture)), self.size)
 
 
 def view(transform: Callable[..., Any], size: int) -> View:
@@ -44,6 +44,7 @@ def view(transform: Callable[..., Any], size: int) -> View:
     A transform that is no `Preprocess` and no list of steps with a `Normalize` to leave out does not tell which part of
     a picture it keeps: then the whole picture is squashed to the square.
     """
+    transform = transform.transform if isinstance(transform, Grey) else transform
     if isinstance(transform, Preprocess):
         return View(dataclasses.replace(transform, mean=None, std=None), size)
     steps = getattr(transform, "transforms", None)
@@ -117,8 +118,15 @@ class _Shown(Dataset):
         return len(self.probe)
 
 
+def _in_three(images: Tensor) -> Tensor:
+    """Images (..., C, h, w) in three channels: others than RGB are shown in grey, by the mean of their channels."""
+    if images.shape[-3] == 3:
+        return images
+    return images.mean(-3, keepdim=True).expand(*images.shape[:-3], 3, *images.shape[-2:])
+
+
 def _fitted(images: Tensor) -> Tensor:
-    """Each picture (..., 3, h, w) scaled so that its smallest and largest values are within [0, 1]."""
+    """Each picture (..., C, h, w) scaled so that its smallest and largest values are within [0, 1]."""
     low = images.amin((-3, -2, -1), keepdim=True).clamp(max=0)
     high = images.amax((-3, -2, -1), keepdim=True).clamp(min=1)
     return (images - low) / (high - low)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neuronx.errors import UserError, unknown
 from neuronx.options import OptionsOf
 from neuronx.targets import dictionary as dictionaries
+from neuronx.targets.calling import check_forward, input_channels, unwrapped
 from neuronx.targets.layers import Layers, pooled_layers
 from neuronx.targets.preprocess import transform_of
 from neuronx.targets.target import Target
@@ -82,10 +83,13 @@ def target(
     **options: Annotated[Any, OptionsOf(Target)],
 ) -> Target:
     """A target of a module that is ready; all loaders end here, with the options of `load`."""
+    latents = options.get("latents")
+    module = unwrapped(module)
+    check_forward(module, name, 1 if latents is None else latents.count)
     return Target(
         name=name,
         module=module,
-        transform=transform_of(transform),
+        transform=transform_of(transform, input_channels(module) if latents is None else None),
         layers=pooled_layers(layers, pool),
         class_names=class_names_of(classes),
         dictionary=None if dictionary is None else dictionaries.load(dictionary),

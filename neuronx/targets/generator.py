@@ -9,8 +9,9 @@ from torch import nn
 
 from neuronx.errors import UserError
 from neuronx.options import OptionsOf
+from neuronx.targets.calling import Fails, run, to_device_of
 from neuronx.targets.custom import called, class_names_of, module_of, target
-from neuronx.targets.latents import Latents, run, to_device_of
+from neuronx.targets.latents import Latents
 from neuronx.targets.target import Target
 
 
@@ -74,7 +75,7 @@ def _check(name: str, module: nn.Module, latents: Latents) -> None:
     try:
         with torch.inference_mode():
             outputs = run(module.eval(), to_device_of(module, given))
-    except (TypeError, RuntimeError, IndexError, ValueError) as error:
+    except Fails as error:
         parts = given if isinstance(given, tuple) else (given,)
         raise UserError(
             f"{name} cannot be called with {len(parts)} inputs of shapes {[tuple(one.shape) for one in parts]}; "

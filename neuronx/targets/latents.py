@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from neuronx.errors import UserError
+from neuronx.targets.calling import Inputs
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _FIRST = 0xBF58476D1CE4E5B9 - (1 << 64)
 _SECOND = 0x94D049BB133111EB - (1 << 64)
-
-Inputs = Tensor | tuple[Tensor, ...]
-"""What a network is called with: one tensor, or several in the order of its arguments."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,11 @@ class Latents:
         """Stands where a classifier has its transform; pictures cannot become latents."""
         raise UserError("A generator's inputs are latents, not pictures: study it on a probe of its own outputs.")
 
+    @property
+    def count(self) -> int:
+        """How many inputs the generator takes."""
+        return len(self.shapes) + bool(self.classes)
+
     def draw(self, rows: Tensor, seed: int) -> Inputs:
         """The inputs of some rows; row i depends on (seed, i) and on nothing else.
 
@@ -112,19 +115,6 @@ class Latents:
         low, high = self.output_range
         scaled = (outputs.float() - low) * (255 / (high - low))
         return scaled.add_(0.5).clamp_(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
-
-
-def run(module: nn.Module, inputs: Inputs) -> Any:
-    """Calls a network with one input or several."""
-    return module(*inputs) if isinstance(inputs, tuple | list) else module(inputs)
-
-
-def to_device_of(module: nn.Module, inputs: Inputs) -> Inputs:
-    """The inputs where the network is; left alone where it has no parameters."""
-    first = next(module.parameters(), None)
-    if first is None:
-        return inputs
-    return tuple(one.to(first.device) for one in inputs) if isinstance(inputs, tuple) else inputs.to(first.device)
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronx.errors import UserError
+from neuronx.targets.calling import seen_parts
 from neuronx.types import dotted
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ class LayerRow:
 
 
 def layer_names(module: nn.Module) -> list[str]:
-    """Every name that `get_submodule` answers to, the network itself ("") left out."""
-    return [name for name, _ in module.named_modules() if name]
+    """The names of all parts that can be looked at, the network itself ("") left out."""
+    return [name for name, _ in seen_parts(module) if name]
 
 
 def pooled_layers(layers: Layers, pool: str) -> dict[str, str]:
@@ -150,36 +151,122 @@ def swapped(output: Any, old: Tensor, new: Tensor) -> Any:
     return output
 
 
-def unit_axis(output: Tensor, module: nn.Module, layer: str, channels: str, square: bool) -> int:
+def unit_axis(
+    output: Tensor,
+    part: nn.Module,
+    layer: str,
+    channels: str = "auto",
+    sides: tuple[int, int] | None = None,
+    network: nn.Module | None = None,
+) -> int:
     """The axis of a layer's output that counts its units.
 
-    (B, K): 1. Tokens (B, T, K): 2. Maps: 1 when channels come first, (B, K, H, W), 3 when they come last, (B, H, W, K),
-    as in Swin and inside the blocks of ConvNeXt.
+    (B, K): 1. Tokens (B, T, K): 2. Rows of a one-dimensional convolution (B, K, T): 1. Maps: 1 when channels come
+    first, (B, K, H, W), 3 when they come last, (B, H, W, K), as in Swin and inside the blocks of ConvNeXt.
+    Convolutions, pools and norms put channels first for certain, linear layers last; others are told by their form.
 
     Args:
         output: Of the layer.
-        module: That made it; a Linear puts channels last for certain.
+        part: The module that made it.
         layer: Its name, for the error.
-        channels: `first`, `last`, or `auto`, which takes a map for channels-last when its first two sides are equal
-            and the third differs.
-        square: Whether the network's input is known to be square; `auto` trusts the sides only then.
+        channels: `first` or `last` where the module does not tell; `auto` takes a map for channels-last where only its
+            first two sides have the proportions of the network's input.
+        sides: Height and width of what the network received, where that was a picture.
+        network: With convolutions in one dimension, what its three-dimensional outputs mean is looked up in it.
 
     Raises:
-        UserError: The output has another number of axes.
+        UserError: The output has another number of axes, or its axis of units cannot be told.
     """
-    if output.ndim in (2, 3):
-        return output.ndim - 1
-    if output.ndim != 4:
+    if output.ndim == 2:
+        return 1
+    if output.ndim not in (3, 4):
         raise UserError(
             f"Layer `{layer}` puts out a tensor of shape {tuple(output.shape)}; units can be read from "
             "(images, units), (images, tokens, units) and (images, units, height, width)."
         )
+    last = output.ndim - 1
+    if (first := _puts_first(part)) is not None:
+        return 1 if first else last
+    if output.ndim == 3:
+        parts = [] if network is None else list(network.modules())
+        if not any(isinstance(other, nn.Conv1d | nn.ConvTranspose1d) for other in parts):
+            return last
+        if channels == "auto":
+            return _axis_of_last_known(output, part, layer, parts)
     if channels == "auto":
-        a, b, c = output.shape[1:]
-        last = isinstance(module, nn.Linear) or (square and a == b != c)
-    else:
-        last = channels == "last"
-    return 3 if last else 1
+        return last if sides is not None and _proportions_last(output.shape[1:], sides) else 1
+    return 1 if channels == "first" else last
+
+
+def input_sides(inputs: Any) -> tuple[int, int] | None:
+    """Height and width of the pictures that a network received; None where it received something else."""
+    received = first_tensor(inputs)
+    if received is None or received.ndim != 4:
+        return None
+    sides = (
+        received.shape[1:3] if received.shape[3] in (1, 3) and received.shape[1] not in (1, 3) else received.shape[2:]
+    )
+    return sides[0], sides[1]
+
+
+def _proportions_last(shape: Sequence[int], sides: tuple[int, int]) -> bool:
+    """Whether the first two of three sides are those of a map, and the last two are not."""
+    a, b, c = shape
+    if sides[0] == sides[1]:
+        return a == b != c
+    return _scaled(a, b, sides) and not _scaled(b, c, sides)
+
+
+def _scaled(height: int, width: int, sides: tuple[int, int]) -> bool:
+    """Whether a map is a picture at one scale, each side rounded up or down."""
+    shortest, longest = zip(
+        *((side / (part + 1), side / max(part - 1, 0.5)) for part, side in zip((height, width), sides, strict=True)),
+        strict=True,
+    )
+    return max(shortest) < min(longest)
+
+
+_NORMS_AND_POOLS = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+)
+
+
+def _puts_first(part: nn.Module) -> bool | None:
+    """Whether a module puts channels first (True) or last (False) for certain; None where it does not tell."""
+    if isinstance(part, (nn.modules.conv._ConvNd, *_NORMS_AND_POOLS)):
+        return True
+    if isinstance(part, nn.Linear) or (type(part) is nn.LayerNorm and len(part.normalized_shape) == 1):
+        return False
+    return None
+
+
+def _axis_of_last_known(output: Tensor, part: nn.Module, layer: str, parts: Sequence[nn.Module]) -> int:
+    """The axis on which an output (B, T, K) or (B, K, T) has the units of the last module before it that tells them."""
+    inner = list(part.modules())
+    until = max(parts.index(other) for other in inner) + 1
+    for before in reversed(parts[:until]):
+        names = ("out_channels", "out_features", "num_features", "normalized_shape")
+        units = next(
+            (getattr(before, name) for name in names if isinstance(getattr(before, name, None), int | tuple)), 0
+        )
+        first = _puts_first(before)
+        if first is None or not units:
+            continue
+        units = units if isinstance(units, int) else units[-1]
+        usual, other = (1, 2) if first else (2, 1)
+        for axis in (usual, other):
+            if output.shape[axis] == units:
+                return axis
+        break
+    raise UserError(
+        f"Layer `{layer}` puts out {tuple(output.shape[1:])} for an image, and which of these are its units cannot be "
+        "told; set channels=first or channels=last for this network."
+    )
 
 
 def put(units: Tensor, unit: int, values: Tensor | float, layer: str) -> None:

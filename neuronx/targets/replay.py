@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from neuronx.errors import UserError
+from neuronx.targets.calling import run, seen_parts
 from neuronx.targets.layers import first_tensor
 from neuronx.targets.target import Target
 
@@ -31,7 +32,7 @@ Change = Callable[[Tensor], object]
 @contextmanager
 def wrapped(network: nn.Module, wrapper: Wrapper) -> Iterator[None]:
     """Within the context every module's forward is wrapped, the network's own left out; then all are as they were."""
-    before = {module: module.__dict__.get("forward") for module in network.modules() if module is not network}
+    before = {module: module.__dict__.get("forward") for _, module in seen_parts(network)[1:]}
     try:
         for module in before:
             module.forward = wrapper(module, module.forward)
@@ -163,7 +164,7 @@ class Tail:
             self.call = self.module, self.target.call_of(self.layer, images[:2]) - 1
         noted = Noted(self.call)
         with self.target.record([self.layer]) as found, wrapped(self.target.module, noted):
-            self.logits = class_logits(self.target, self.target.module(images))
+            self.logits = class_logits(self.target, run(self.target.module, images))
         self.output = found[self.layer]
         self.images, self.given = images, noted.given if self.partial else {}
         if not self.given:
@@ -180,10 +181,10 @@ class Tail:
         network, images = self.target.module, self.images
         if not self.partial:
             with self.target.edit(self.layer, change, self.call[1] + 1 if self.call else None):
-                return class_logits(self.target, network(_copies(images, copies, len(images))))
+                return class_logits(self.target, run(network, _copies(images, copies, len(images))))
         inputs = _copies(images, copies, len(images)) if self.needed[None] else _blank(images, copies)
         with wrapped(network, replayed(self._gives(copies, change))):
-            return class_logits(self.target, network(inputs))
+            return class_logits(self.target, run(network, inputs))
 
     def _gives(self, copies: int, change: Change) -> dict[Call, Callable[[], Any]]:
         """How the calls that lie before the tail give copies of what they gave."""
@@ -194,7 +195,7 @@ class Tail:
                 return tree_map(lambda x: _blank(x, copies, size), self.given[call])
             output = tree_map(lambda x: _copies(x, copies, size), self.given[call])
             if call == self.call:
-                self.target.edited(self.layer, output, change, copy=False)
+                self.target.edited(self.layer, output, change, self.images, copy=False)
             return output
 
         return {call: partial(give, call) for call in self.given}

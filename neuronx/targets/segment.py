@@ -16,8 +16,8 @@ from torch.nn.grad import conv2d_input
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from neuronx.errors import UserError
+from neuronx.targets.calling import Inputs, run, to_device_of
 from neuronx.targets.dictionary import SUFFIX
-from neuronx.targets.latents import Inputs, run, to_device_of
 from neuronx.targets.layers import first_tensor, swapped
 from neuronx.targets.replay import Call, Noted, Wrapper, changed, clone, nan, replayed, wrapped
 from neuronx.targets.target import Target
@@ -127,7 +127,7 @@ class Segment:
     def canonical(self, lower: Tensor) -> Tensor:
         """What has the form of the lower layer's output, seen with units on axis 1: (B, K), (B, K, T) or maps."""
         seen: list[Tensor] = []
-        self.target.edited(self.lower, lower, seen.append, copy=False)
+        self.target.edited(self.lower, lower, seen.append, self._inputs, copy=False)
         return seen[0]
 
     def gradient(self, upper: Tensor, lower: Tensor, weights: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +15,26 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from neuronx.errors import UserError, unknown
+from neuronx.targets.calling import (
+    WRAPPERS,
+    Inputs,
+    check_weights,
+    run,
+    run_blank,
+    seen_parts,
+    to_device_of,
+    unwrapped,
+)
 from neuronx.targets.dictionary import SUFFIX, Dictionary, substituted
 from neuronx.targets.identity import module_digest, prefix_tokens
-from neuronx.targets.latents import Inputs, Latents, run, to_device_of
+from neuronx.targets.latents import Latents
 from neuronx.targets.layers import (
     LayerRow,
     Layers,
     UnitSpec,
     first_tensor,
     fitting_poolings,
+    input_sides,
     layer_names,
     parse_units,
     pooled_layers,
@@ -58,11 +69,13 @@ class Recorded(dict[str, Tensor]):
 
     Attributes:
         calls: Layer -> how often its module has run in that pass.
+        sides: Height and width of the pictures that the network received in it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
+        self.sides: tuple[int, int] | None = None
 
     def __missing__(self, layer: str) -> Tensor:
         if dotted(layer) in self:
@@ -76,7 +89,8 @@ class Target:
 
     Attributes:
         name: Used in tables and file names.
-        module: The network; takes (B, 3, H, W) float32.
+        module: The network; takes (B, C, H, W) in the precision of its weights. What DataParallel or torch.compile
+            wraps is taken out.
         transform: From a picture to its input.
         layers: What is asked for: layer -> pooling (avg, max, first, none, patch). Layer "" is the network's output.
             `act#2` is the second call of a module that runs several times in a forward pass, `act` the last.
@@ -88,7 +102,8 @@ class Target:
             Where no such layer is asked for, it stands in for the layer that it reads.
         dictionary_layer: The layer that it reads; the first one asked for by default.
         prefix_tokens: Number of tokens before a transformer's patches; counted from the module by default.
-        channels: Where 4-D outputs keep their units: `first`, `last`, or `auto` (see `unit_axis`).
+        channels: Where maps and rows keep their units, unless the module tells: `first`, `last`, or `auto` (see
+            `unit_axis`).
         latents: Of an image generator, whose `transform` they are too; None for a network that takes pictures.
         parts: Layer -> virtual units, recorded after its own; `units` may count them on.
     """
@@ -111,15 +126,19 @@ class Target:
     def __post_init__(self) -> None:
         if self.channels not in ("auto", "first", "last"):
             raise UserError(f"channels={self.channels} of {self.name}: write auto, first or last.")
-        self.module.eval().requires_grad_(False)
-        layers = pooled_layers(self.layers, "avg")
+        object.__setattr__(self, "module", unwrapped(self.module))
+        check_weights(self.module, self.name)
+        self.module.eval()
+        for weight in self.module.parameters():  # which torch.jit's modules do not do themselves
+            weight.requires_grad_(False)
+        layers = {self.canonical(layer): how for layer, how in pooled_layers(self.layers, "avg").items()}
         if self.dictionary is not None:
-            layers = substituted(layers, self.dictionary_layer)
+            layers = substituted(layers, self.dictionary_layer and self.canonical(self.dictionary_layer))
         filled = {
             "layers": layers,
             "class_names": tuple(self.class_names),
             "digest": self.digest or module_digest(self.module),
-            "input_size": self.input_size or _side(self.transform),
+            "input_size": self.input_size or (self.transform.side if isinstance(self.transform, Preprocess) else None),
             "prefix_tokens": prefix_tokens(self.module) if self.prefix_tokens is None else self.prefix_tokens,
         }
         for name, value in filled.items():
@@ -161,8 +180,14 @@ class Target:
         return named is None or unit.index in named
 
     def canonical(self, layer: str) -> str:
-        """The spelling of a layer used in every table: `encoder.mlp[1]` is `encoder.mlp.1`."""
-        return dotted(layer)
+        """The spelling of a layer used in every table: `encoder.mlp[1]` and `module.encoder.mlp.1` are `encoder.mlp.1`.
+
+        `module.` and `_orig_mod.` stand before the names of a network that was wrapped.
+        """
+        name = dotted(layer)
+        while (first := name.partition(".")[0]) in WRAPPERS and first != name and first not in self.module._modules:
+            name = name.partition(".")[2]
+        return name
 
     @contextmanager
     def record(
@@ -183,14 +208,15 @@ class Target:
             UserError: An unknown layer; or, from the forward pass, a layer that never ran or gave complex numbers, or
                 class names whose number differs from the outputs'.
         """
-        names = [dotted(layer) for layer in layers]
+        names = [self.canonical(layer) for layer in layers]
         found, handles = Recorded(), []
         take = through or (lambda _, output: output.clone())
 
-        def start(*_: Any) -> None:
+        def start(_: nn.Module, args: Any, kwargs: Any) -> None:
             if not _COUNTING.get():
                 found.clear()
                 found.calls.clear()
+                found.sides = input_sides((args, kwargs))
 
         def finish(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if _COUNTING.get():
@@ -200,7 +226,7 @@ class Target:
             self._check_classes(output)
 
         try:
-            handles.append(self.module.register_forward_pre_hook(start))
+            handles.append(self.module.register_forward_pre_hook(start, with_kwargs=True))
             for name in names:
                 place = self.find(name)
                 hook = partial(self._listen, found, name, place, take, strict)
@@ -238,10 +264,12 @@ class Target:
         """
         module, named, _ = self.replaceable(layer)
         wanted, done = call or named or (1 if module is self.module else 0), 0
+        received: Any = None
 
         def start(_: nn.Module, args: Any, kwargs: Any) -> None:
-            nonlocal wanted, done
+            nonlocal wanted, done, received
             if not _COUNTING.get():
+                received = args, kwargs
                 done, wanted = 0, wanted or self._calls(args, kwargs)[module]
 
         def apply(_: nn.Module, __: Any, output: Any) -> Any:
@@ -249,7 +277,7 @@ class Target:
             if _COUNTING.get():
                 return None
             done += 1
-            return self.edited(layer, output, change) if done == wanted else None
+            return self.edited(layer, output, change, received) if done == wanted else None
 
         def finish(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if _COUNTING.get():
@@ -272,15 +300,21 @@ class Target:
 
     def find(self, layer: str) -> Place:
         """Where a layer's output comes from; UserError for an unknown layer."""
-        name = dotted(layer)
+        name = self.canonical(layer)
         if name in self._dictionaries():
             return self.find(name.removesuffix(SUFFIX))._replace(dictionary=self.dictionary)
         whole, number = re.fullmatch(r"(.*?)(?:#([1-9]\d*))?", name, re.DOTALL).groups()  # type: ignore[union-attr]
-        try:
-            return Place(self.module.get_submodule(whole), int(number) if number else None)
-        except AttributeError:
-            known = [*layer_names(self.module), *self._dictionaries()]
-            raise unknown(f"layer of {self.name}", layer, known, SEE) from None
+        part: nn.Module | None = None
+        with suppress(AttributeError, RuntimeError):  # RuntimeError within what torch.jit has compiled
+            part = self.module.get_submodule(whole)
+        if part is not None and not isinstance(part, torch.jit.ScriptModule):
+            return Place(part, int(number) if number else None)
+        if len(seen_parts(self.module)) < sum(1 for _ in self.module.modules()):
+            raise UserError(
+                f"`{layer}` of {self.name} cannot be seen: torch.jit has compiled the network, or that part of it. "
+                "Give the network as it was before torch.jit.script or trace, or study its output, layers='[\"\"]'."
+            )
+        raise unknown(f"layer of {self.name}", layer, [*layer_names(self.module), *self._dictionaries()], SEE)
 
     def replaceable(self, layer: str) -> Place:
         """The same; UserError also for the layer of a dictionary, which is only read."""
@@ -295,12 +329,26 @@ class Target:
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         return place.call or max(1, self._calls(args, {})[place.module])
 
-    def edited(self, layer: str, output: Any, change: Callable[[Tensor], object], copy: bool = True) -> Any:
-        """An output of a layer with its units changed as in `edit`; the original stays, unless `copy` is False."""
-        name = dotted(layer)
+    def edited(
+        self, layer: str, output: Any, change: Callable[[Tensor], object], inputs: Any, copy: bool = True
+    ) -> Any:
+        """An output of a layer with its units changed as in `edit`; the original stays, unless `copy` is False.
+
+        Args:
+            layer: Name.
+            output: Of the layer.
+            change: As in `edit`.
+            inputs: What the network received.
+            copy: Whether the original stays.
+        """
+        name = self.canonical(layer)
         old = self._tensor(name, output)
+        if old is not first_tensor(output):
+            raise UserError(
+                f"Units of `{name}` of {self.name} can be recorded, not replaced: it is quantised or sparse."
+            )
         new = old.clone() if copy else old
-        axis = unit_axis(old, self.find(layer).module, name, self.channels, self._square)
+        axis = self._unit_axis(name, old, self.find(layer).module, input_sides(inputs))
         change(new.movedim(axis, 1))
         return swapped(output, old, new) if copy else output
 
@@ -308,25 +356,26 @@ class Target:
         """What the network has, by one forward pass: the rows of `show=layers`, in the order of the module.
 
         Args:
-            image: (1, 3, H, W) float32; a blank one of the network's input size (224 where unknown) by default, and
-                latents for a generator.
+            image: (B, C, H, W) float32; blank ones of the network's input size by default (224 where unknown, or the
+                first usual size that it takes), and latents for a generator.
             layers: Only these; by default all that run and put out a tensor that units can be read from.
         """
-        inputs: Inputs | None = image
-        if inputs is None and self.latents is not None:
-            inputs = self.latents.draw(torch.zeros(1, dtype=torch.int64), 0)
-        elif inputs is None:
-            inputs = torch.zeros(1, 3, *[self.input_size or 224] * 2)
         names = ["", *layer_names(self.module), *self._dictionaries()] if layers is None else list(layers)
         shapes: dict[tuple[str, int], tuple[int, ...]] = {}
 
         def keep(name: str, output: Tensor) -> Tensor:
-            if layers is not None or len(output) == 1:  # else its first axis does not count the images
+            if layers is not None or len(output) == images:  # else its first axis does not count the images
                 shapes[name, found.calls[name]] = tuple(output.shape[1:])
             return output
 
+        images = 2 if image is None else len(image)  # some networks cannot take a single one
         with self.record(names, keep, strict=layers is not None) as found, torch.inference_mode():
-            run(self.module, to_device_of(self.module, inputs))
+            if image is not None:
+                run(self.module, to_device_of(self.module, image))
+            elif self.latents is not None:
+                run(self.module, to_device_of(self.module, self.latents.draw(torch.arange(images), 0)))
+            else:
+                run_blank(self.module, self.name, images, self.input_size)
         rows: list[LayerRow] = []
         for name in map(dotted, names):
             own = [(call, shape) for (layer, call), shape in shapes.items() if layer == name]
@@ -345,11 +394,13 @@ class Target:
         """How often each module runs in a forward pass; nothing is recorded or edited meanwhile."""
         calls: Counter[nn.Module] = Counter()
         token = _COUNTING.set(True)
-        hooks = [part.register_forward_hook(lambda part, *_: calls.update([part])) for part in self.module.modules()]
+        hooks = [
+            part.register_forward_hook(lambda part, *_: calls.update([part])) for _, part in seen_parts(self.module)
+        ]
         try:
             with torch.no_grad():
                 args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, (args, kwargs))
-                self.module(*args, **kwargs)
+                run(self.module, args, kwargs)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -362,7 +413,7 @@ class Target:
                 f"There is no `{layer}` in {self.name}: its module runs only {calls} times in a forward pass."
             )
         running = self._calls(args, kwargs)
-        names = [name for name, part in self.module.named_modules() if name and running[part]]
+        names = [name for name, part in seen_parts(self.module) if name and running[part]]
         nearest = str(unknown("layer", layer, names, SEE)).partition("`. ")[2]
         return UserError(f"Layer `{layer}` of {self.name} never runs in the forward pass. {nearest}")
 
@@ -385,13 +436,13 @@ class Target:
             return
         try:
             tensor = self._tensor(name, output)
-            axis = unit_axis(tensor, module, name, self.channels, self._square)
+            axis = self._unit_axis(name, tensor, module, found.sides)
         except UserError:
             if strict:
                 raise
             return
-        if tensor.ndim == 4:
-            tensor = tensor.movedim(axis, 1)
+        if tensor.ndim > 2:
+            tensor = tensor.movedim(axis, 1 if tensor.ndim == 4 else 2)
         encode = place.dictionary
         found[name] = take(name, tensor if encode is None else encode.to(tensor.device)(tensor))
 
@@ -407,7 +458,10 @@ class Target:
                 f"Layer `{layer}` of {self.name} puts out complex numbers, but activations are real: name a layer "
                 "before or after it, or add a module that takes the absolute value."
             )
-        return tensor
+        if tensor.is_nested:
+            raise UserError(f"Layer `{layer}` of {self.name} puts out a nested tensor; name another layer.")
+        dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
+        return dense.dequantize() if dense.is_quantized else dense
 
     def _check_classes(self, output: Any) -> None:
         logits = first_tensor(output)
@@ -417,16 +471,5 @@ class Target:
                 "give the names of this network's classes, one for each output, in order."
             )
 
-    @property
-    def _square(self) -> bool:
-        return self.input_size is not None
-
-
-def _side(transform: Any) -> int | None:
-    """The side of the pictures that a transform makes, if they are all squares of one size."""
-    if not isinstance(transform, Preprocess):
-        return None
-    if transform.crop is None:
-        return transform.resize[0] if isinstance(transform.resize, tuple) and len(set(transform.resize)) == 1 else None
-    sides = {transform.crop} if isinstance(transform.crop, int) else set(transform.crop)
-    return sides.pop() if len(sides) == 1 else None
+    def _unit_axis(self, name: str, output: Tensor, part: nn.Module, sides: tuple[int, int] | None) -> int:
+        return unit_axis(output, part, name, self.channels, sides, self.module)

@@ -19,7 +19,7 @@ from neuronx.recording.record import identity
 from neuronx.store.cache import Entry, collection, is_sound
 from neuronx.store.pairs import find_pairs, write_pairs
 from neuronx.store.processes import on_first, start
-from neuronx.targets.latents import Inputs
+from neuronx.targets.calling import Inputs
 from neuronx.targets.segment import Segment, lower_layer
 from neuronx.targets.target import Target
 from neuronx.types import Plain, TrainerFactory

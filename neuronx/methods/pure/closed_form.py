@@ -17,7 +17,7 @@ from torch.nn.grad import conv2d_input
 
 from neuronx.errors import UserError
 from neuronx.methods.pure.gradient import position_weights
-from neuronx.targets.latents import Inputs, run, to_device_of
+from neuronx.targets.calling import Inputs, run, to_device_of
 from neuronx.targets.replay import wrapped
 from neuronx.targets.target import Target
 from neuronx.types import Plain

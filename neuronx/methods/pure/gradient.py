@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from neuronx.targets.latents import Inputs
+from neuronx.targets.calling import Inputs
 from neuronx.targets.relevance import Rules, find_rules, need_zennit
 from neuronx.targets.segment import Segment
 from neuronx.types import Plain

@@ -16,8 +16,8 @@ from torchvision.transforms.v2 import functional as TF
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError, unknown
 from neuronx.recording.maps import on_grid
+from neuronx.targets.calling import run, to_device_of
 from neuronx.targets.dictionary import SUFFIX
-from neuronx.targets.latents import run, to_device_of
 from neuronx.targets.relevance import Rules, find_rules, need_zennit
 from neuronx.targets.target import Target
 
