@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuronx.errors import UserError, brief, first_line, in_python, unknown
+from neuronx.errors import UserError, brief, in_python, unknown
 from neuronx.types import Explanation, Found, Judge, Method, Score, Scorer, TrainerFactory, Unit, WordList
 
 if TYPE_CHECKING:
@@ -417,6 +417,7 @@ def _study(
     from torch import nn
 
     from neuronx.data.in_memory import probe_of
+    from neuronx.recording.forward_pass import try_pictures
     from neuronx.targets import custom
     from neuronx.targets.target import Target
 
@@ -433,39 +434,13 @@ def _study(
     probe.check()
     if isinstance(model, nn.Module):
         target = custom.load(model, transform="none" if transform is None else transform, layers=layers or ())
-        target = replace(target, input_size=target.input_size or _side(target, probe))
+        target = replace(target, input_size=target.input_size or try_pictures(target, probe))
     else:
         target = model
-        _side(target, probe)
+        try_pictures(target, probe)
     if any(given is not None for given in (layers, pool, units)):
         target = target.select(layers=layers, pool=pool, units=units, seed=seed)
     return Study(target, probe, trainer, configs, seed)
-
-
-def _side(target: "Target", probe: "Probe") -> int | None:
-    """The side of the network's input, if it is square; runs two pictures, so that what cannot work is said early."""
-    import torch
-
-    from neuronx.targets.calling import Fails, run, to_device_of
-
-    if target.latents is not None:
-        return None
-    rows, shape = probe.split("train")[:2].tolist(), None
-    try:
-        inputs, _ = probe.loader(target.transform).dataset[rows]
-        shape = f"{tuple(inputs.shape[1:])} {inputs.dtype}"
-        if inputs.ndim != 4 or not inputs.is_floating_point():
-            raise UserError(
-                f"transform={brief(target.transform)} makes {shape} of a picture; expected floats (3, H, W)."
-            )
-        with torch.inference_mode(), target.record(target.layers):
-            run(target.module, to_device_of(target.module, inputs))
-    except Exception as error:  # whatever the user's transform, data set or network raises
-        if isinstance(error, UserError) and not isinstance(error, Fails):
-            raise
-        made = f"{target.name} does not take {shape}, as made by" if shape else f"Picture {rows[0]} does not suit"
-        raise UserError(f"{made} transform={brief(target.transform)}: {first_line(error)}.") from error
-    return inputs.shape[3] if inputs.shape[2] == inputs.shape[3] else None
 
 
 def _explanations(given: Any) -> list[Explanation]:

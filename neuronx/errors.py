@@ -45,7 +45,8 @@ def brief(value: object) -> str:
 
 def first_line(error: Exception) -> str:
     """What an error of someone else's code says, in one line."""
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    text = " ".join(str(error).split())
+    return (text if isinstance(error, UserError) else text[:200]).rstrip(".") or type(error).__name__
 
 
 WORDS = (

@@ -157,8 +157,8 @@ def probe_of(images: "str | Path | Tensor | Sequence[Any] | Dataset | Probe", **
             )
         if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
             raise UserError(
-                f"Pictures must be a tensor (N, 3, H, W), not {tuple(images.shape)}, which looks like (N, H, W, 3): give "
-                "images.permute(0, 3, 1, 2)."
+                f"Pictures must be a tensor (N, 3, H, W), not {tuple(images.shape)}, which looks like (N, H, W, 3): "
+                "give images.permute(0, 3, 1, 2)."
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise UserError(f"Pictures must be uint8, or floats that are fed as they are, not {images.dtype}.")

@@ -19,10 +19,10 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader
 
 from neuronx.data.probe import Probe
-from neuronx.errors import UserError
+from neuronx.errors import UserError, brief, first_line
 from neuronx.recording.trainer import PassProgress
 from neuronx.store.processes import is_first
-from neuronx.targets.calling import run
+from neuronx.targets.calling import Fails, run, to_device_of
 from neuronx.targets.target import Recorded, Target
 from neuronx.types import TrainerFactory
 
@@ -227,8 +227,8 @@ class _Outputs:
         for layer, units in self.units.items():
             if self.widths[layer] != units:
                 raise UserError(
-                    f"Layer `{layer}` of {self.target.name} puts out {units} units for some images, {self.widths[layer]} "
-                    "for others; units must be the same for all."
+                    f"Layer `{layer}` of {self.target.name} puts out {units} units for some images, "
+                    f"{self.widths[layer]} for others; units must be the same for all."
                 )
         for collector in self.collectors:
             collector.end_batch(self.current)
@@ -309,6 +309,32 @@ class _Visitor:
 
     def save(self) -> None:
         pass
+
+
+def try_pictures(target: Target, probe: Probe) -> int | None:
+    """Runs two pictures, so that what cannot work is said early; the side of the network's input, if it is square.
+
+    Raises:
+        UserError: The transform makes no input of a picture, or the network does not take it.
+    """
+    if target.latents is not None:
+        return None
+    rows, shape = probe.split("train")[:2].tolist(), None
+    try:
+        inputs, _ = probe.loader(target.transform).dataset[rows]
+        shape = f"{tuple(inputs.shape[1:])} {inputs.dtype}"
+        if inputs.ndim != 4 or not inputs.is_floating_point():
+            raise UserError(
+                f"transform={brief(target.transform)} makes {shape} of a picture; expected floats (3, H, W)."
+            )
+        with torch.inference_mode(), target.record(target.layers):
+            run(target.module, to_device_of(target.module, inputs))
+    except Exception as error:  # whatever the user's transform, data set or network raises
+        if isinstance(error, UserError) and not isinstance(error, Fails):
+            raise
+        made = f"{target.name} does not take {shape}, as made by" if shape else f"Picture {rows[0]} does not suit"
+        raise UserError(f"{made} transform={brief(target.transform)}: {first_line(error)}.") from error
+    return inputs.shape[3] if inputs.shape[2] == inputs.shape[3] else None
 
 
 def untouched(target: Target, runner: Trainer) -> Target:

@@ -222,7 +222,7 @@ def identity(target: Target, layer: str, probe: Probe, runner: Trainer) -> dict[
     return {
         "target": target.digest,
         "layer": layer,
-        "channels": target.channels,
+        "channels": f"{target.channels} by the network's input",  # as in `unit_axis`; once it was by the transform
         "dictionary": target.dictionary.digest if target.dictionary is not None and layer.endswith(SUFFIX) else None,
         "probe": probe.fingerprint,
         "images": len(probe),

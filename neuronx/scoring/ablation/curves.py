@@ -252,7 +252,7 @@ class Measurement:
             "layer": how.layer,
             "pool": how.pool,
             "prefix": target.prefix_tokens,
-            "channels": target.channels,
+            "channels": f"{target.channels} by the network's input",
             "transform": transform_digest(target.transform),
             "probe": how.probe.fingerprint,
             "content": content.hexdigest(),
