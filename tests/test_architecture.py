@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "tables": set(),
     "metrics": {"tables"},
     "targets": {"tables"},
-    "data": {"tables", "targets.preprocess", "targets.latents"},
+    "data": {"tables", "targets.preprocess", "targets.latents", "targets.calling"},
     "recording": {"targets", "data"},
     "concepts": {"recording", "targets", "data", "tables", "metrics"},
     "milannotations": {"recording", "targets", "data", "tables"},
