@@ -40,8 +40,11 @@ class Ranges:
         """Draws the charts; writes `ranges.csv` and `ranges_<target>_<layer>_<unit>_<method>.html`."""
         rows: list[list[Cell]] = []
         table = plain_table("target", "unit", "method", "explanation", "in the lowest range", "in the highest")
+        of: dict[str, None] = {}  # what images the charts are of, each said once
         for name, target in given.targets.items():
             images = given.images(target)
+            splits = ", ".join(f"{len(own):,} {split}" for split, own in images.splits.items())
+            of[f"all {len(images):,} images of {images.name}, those that methods saw among them ({splits})"] = None
             recorded = record(target, images, given.trainer)
             for method, explanations in _explained(given, target).items():
                 check_judge(self.judge, images, (explanation.made_by for explanation in explanations))
@@ -58,7 +61,10 @@ class Ranges:
             raise UserError("No unit has an explanation to chart.")
         columns = ("target", "layer", "unit", "method", "concept", "low", "high", "images", "percent")
         given.write(write_csv, "ranges.csv", columns, rows)
-        return f"Share of the images that show the first concept, judge {self.judge.name}\n\n{as_text(table)}"
+        title = (
+            f"Share of a range's images that show the first concept, judge {self.judge.name}, of {' and '.join(of)}."
+        )
+        return f"{title}\n\n{as_text(table)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +142,7 @@ def _long(chart: AreaChart) -> list[list[Cell]]:
 
 
 def _ends(chart: AreaChart) -> tuple[str, str]:
-    """The share of the first concept in the lowest and in the highest range with images."""
-    shares = [share for share in chart.percent[0].tolist() if share == share]
-    return f"{shares[0]:.1f} %", f"{shares[-1]:.1f} %"
+    """The share of the first concept in the lowest and in the highest range with images, and of how many images."""
+    full = chart.images > 0
+    shares, images = chart.percent[0][full].tolist(), chart.images[full].tolist()
+    return f"{shares[0]:.1f} % of {images[0]:,}", f"{shares[-1]:.1f} % of {images[-1]:,}"

@@ -69,7 +69,10 @@ def test_each_range_of_a_unit_says_what_its_images_show(given):
     assert right[0] == 0 and right[-1] == 100, "red pictures are those on which the unit is strongest"
     wrong = [float(row["percent"]) for row in rows if row["method"] == "wrong" and row["concept"] == "blue"]
     assert wrong[-1] == 0 < wrong[0]
-    assert "100.0 %" in text and "see:2" not in text, "an inactive unit has no chart"
+    most = next(row for row in reversed(rows) if row["method"] == "right" and row["concept"] == "red")
+    assert f"100.0 % of {int(most['images'])}" in text, "how many images a share is of"
+    assert "of all 100 images of memory, those that methods saw among them (" in text and " test)." in text
+    assert "see:2" not in text, "an inactive unit has no chart"
     charts = {path.name for path in given.folder.glob("ranges_*.html")}
     assert {f"ranges_net_see_{unit}_{method}.html" for unit in (0, 1) for method in ("right", "wrong")} < charts
 
