@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,9 @@ def examined(root: Path, paths: Sequence[str], name: str) -> list[PictureFile]:
     if (kept := place.open()) is not None:
         return [_restored(*values) for values in json.loads(kept.files["files.json"].read_text())]
     with ThreadPoolExecutor() as pool:
-        found = list(progress(pool.map(_examine, places), f"reading {name}", len(paths)))
+        # Some files at a time: handing out each alone would take a third of the time.
+        parts = pool.map(lambda at: list(map(_examine, places[at : at + 32])), range(0, len(places), 32))
+        found = list(progress(chain.from_iterable(parts), f"reading {name}", len(paths)))
     place.publish({"files.json": json.dumps(list(map(astuple, found))).encode()})
     return found
 
@@ -216,6 +219,8 @@ def lines(path: str | Path) -> list[str]:
         UserError: If the file is missing or is not UTF-8.
     """
     path = Path(path).expanduser()
+    if path.is_char_device():
+        raise UserError(f"The list {path} is a device, no file: it has no end.")
     try:
         # Text mode translates all three line ends; str.splitlines would also split at form feeds and the like.
         text = path.read_text(encoding="utf-8-sig")

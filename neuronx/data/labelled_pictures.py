@@ -146,7 +146,7 @@ def _file(path: Path) -> Iterator[tuple[object, object]]:
     told = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text, 1)]
     told = [(number, line) for number, line in told if line]
     if told and not _LINE.fullmatch(told[0][1]) and "," in told[0][1]:
-        yield from _csv(path)
+        yield from _csv(path, "\n".join(text))
         return
     for number, line in told:
         match = _LINE.fullmatch(line)
@@ -155,8 +155,8 @@ def _file(path: Path) -> Iterator[tuple[object, object]]:
         yield match[1], match[2]
 
 
-def _csv(path: Path) -> Iterator[tuple[object, object]]:
-    columns, rows = read_csv(path)
+def _csv(path: Path, text: str) -> Iterator[tuple[object, object]]:
+    columns, rows = read_csv(path, text=text)
     lower = {column.lower(): column for column in columns}
     number = next((lower[name] for name in _NUMBER_COLUMNS if name in lower), None)
     keys = [number] if number else [lower.get(channel) for channel in "rgb"]

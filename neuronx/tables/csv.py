@@ -72,7 +72,7 @@ def any_case(*names: str) -> Callable[[str], str]:
 
 
 def read_csv(
-    path: str | Path, spelling: Callable[[str], str] = str, *, may_be_empty: bool = False
+    path: str | Path, spelling: Callable[[str], str] = str, *, may_be_empty: bool = False, text: str | None = None
 ) -> tuple[list[str], list[TableRow]]:
     """Reads a table: its columns and its rows, every cell as the text that stands there.
 
@@ -82,6 +82,7 @@ def read_csv(
         path: The file.
         spelling: From a column's name in the file to the name that it has here, such as `any_case("unit", "layer")`.
         may_be_empty: Whether a header without rows is a table too.
+        text: What the file holds, where it was read already.
 
     Raises:
         UserError: When it is missing, empty, not UTF-8, not separated by commas, has a column twice, or a row of other
@@ -90,7 +91,7 @@ def read_csv(
     if not isinstance(path, str | Path):
         raise UserError(f"path={path!r} is no path of a table.")
     path = Path(path)
-    text = _text(path)
+    text = _text(path) if text is None else text
     first = re.split(r"[\r\n]", text, maxsplit=1)[0]
     declared = re.fullmatch(r'"?sep=(.)"?[,;\t|]*\s*', first, re.IGNORECASE)
     _check_separator(path, declared[1] if declared else _separator(first))

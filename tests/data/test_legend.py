@@ -1,6 +1,8 @@
 """Legends in every spelling."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -27,6 +29,19 @@ def test_files(tmp_path, file, text):
     (tmp_path / file).write_text(text)
     legend = read_legend(tmp_path / file)
     assert legend.names == NAMES and not legend.colours
+
+
+def test_a_legend_is_read_once(tmp_path):
+    pipe = tmp_path / "legend.csv"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pipe.write_text, "id,name\n0,sky\n1,road sign\n7,car\n")
+        assert read_legend(pipe).names == NAMES
+
+
+def test_lists_without_an_end_are_refused():
+    with pytest.raises(UserError, match="The list /dev/zero is a device"):
+        read_legend("/dev/zero")
 
 
 def test_mappings_and_lists():
