@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronx.concepts.encoders import Encoder, load
-from neuronx.concepts.labels import LabelConcepts
+from neuronx.concepts.labels import LabelConcepts, shown_by_labels
 from neuronx.concepts.words import Words
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError, unknown
@@ -208,8 +208,7 @@ def _what_is_known(probe: Probe) -> tuple[tuple[str, ...], Tensor]:
         return probe.truth
     names, table = LabelConcepts().table(probe)
     narrow = (table.sum(0) <= max(1, 0.3 * len(table))).nonzero().flatten()
-    labels = probe.labels
-    return tuple(names[i] for i in narrow.tolist()), table[:, narrow].bool()[labels]
+    return tuple(names[i] for i in narrow.tolist()), shown_by_labels(probe, table[:, narrow]).bool()
 
 
 CHUNK = 4_000_000

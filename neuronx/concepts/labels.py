@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LabelConcepts:
-    """The concepts that labelled images show for sure.
+    """The concepts that labelled images show for sure: one class each, or several.
 
     A concept's name is the class's or superclass's, with "_" as space. Names that are equal but for case become one
     concept, which an image shows if any of the merged classes is its own: on ImageNet two classes are called "missile",
@@ -35,16 +35,16 @@ class LabelConcepts:
     encoders: ClassVar[tuple[str, ...]] = ()
 
     def concepts(self, probe: Probe, trainer: TrainerFactory) -> Concepts:
-        """One-hot classes, then superclasses: scores (N, C) of 0 and 1."""
+        """Classes, then superclasses: scores (N, C) of 0 and 1."""
         names, table = self.table(probe)
         repeated = len(probe.class_names) + (len(probe.hierarchy) if self.superclasses else 0) - len(names)
         if repeated:
             log.info("labels of %s: %d concepts; %d repeated names were merged", probe.name, len(names), repeated)
-        return Concepts(names, table[_labels(probe)])
+        return Concepts(names, shown_by_labels(probe, table))
 
     def table(self, probe: Probe) -> tuple[tuple[str, ...], Tensor]:
         """Names of the C concepts and which classes they cover: (classes, C) float32 of 0 and 1."""
-        _labels(probe)
+        _check_labelled(probe)
         return _table(probe.class_names, probe.hierarchy if self.superclasses else {}, probe.name)
 
     def vocabulary(self, probe: Probe) -> tuple[str, ...]:
@@ -54,8 +54,7 @@ class LabelConcepts:
     def judge(self, names: Sequence[str], probe: Probe, trainer: TrainerFactory) -> Judgement:
         """Judges each name by the label of the same name (lower case, "_" as space); others are unknown."""
         known, table = look_up(names, *self.table(probe))
-        labels = _labels(probe)
-        return Judgement(known, lambda rows: table[labels[rows]])
+        return Judgement(known, lambda rows: shown_by_labels(probe, table, rows))
 
 
 def look_up(names: Sequence[str], have: Sequence[str], columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,13 +75,20 @@ def look_up(names: Sequence[str], have: Sequence[str], columns: Tensor) -> tuple
     return known, found
 
 
-def _labels(probe: Probe) -> Tensor:
-    if probe.labels is None or not probe.class_names:
+def _check_labelled(probe: Probe) -> None:
+    if (probe.labels is None and probe.label_sets is None) or not probe.class_names:
         raise Unsuitable(
             f"The images of `{probe.name}` have no labels, so labels can neither explain nor judge: take another "
             "explain= or judge=, or data with one subfolder for each class."
         )
-    return probe.labels
+
+
+def shown_by_labels(probe: Probe, table: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+    """Which concepts some images show, (B, C), from those that each class covers (classes, C)."""
+    if probe.label_sets is not None:
+        return (probe.label_sets[rows].float() @ table).clamp(max=1)
+    assert probe.labels is not None
+    return table[probe.labels[rows]]
 
 
 def _table(

@@ -52,11 +52,12 @@ class ConcatProbe(Probe):
             for key in ("train", "val", "test")
         }
         first = self.parts[0]
-        labels = [
-            part.labels for part in self.parts if part.labels is not None and part.class_names == first.class_names
-        ]
-        if len(labels) == len(self.parts):
-            self.labels, self.class_names = torch.cat(labels), first.class_names
+        alike = [part for part in self.parts if part.class_names == first.class_names]
+        labels = [part.labels for part in alike if part.labels is not None]
+        sets = [part.label_sets for part in alike if part.label_sets is not None]
+        if len(self.parts) in (len(labels), len(sets)):
+            self.class_names = first.class_names
+            self.labels, self.label_sets = (torch.cat(labels), None) if labels else (None, torch.cat(sets))
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -64,7 +65,7 @@ class ConcatProbe(Probe):
     @cached_property
     def hierarchy(self) -> Mapping[str, Sequence[int]]:  # type: ignore[override]
         """The first part's, where labels are kept."""
-        return {} if self.labels is None else self.parts[0].hierarchy
+        return {} if not self.class_names else self.parts[0].hierarchy
 
     def _places(self, rows: Sequence[int]) -> list[tuple[Probe, int]]:
         parts = (torch.tensor(self.starts[1:]) <= torch.as_tensor(rows)[:, None]).sum(1).tolist()

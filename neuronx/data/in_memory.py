@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from neuronx.data.folder import FolderProbe
+from neuronx.data.items import Targets, check_readable, classes_of, item, targets_of, tensor_of
 from neuronx.data.probe import Probe, Transform, splits_of
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError, brief, in_python, unknown
@@ -42,7 +44,7 @@ class InMemoryProbe(Probe):
         self,
         pictures: "Tensor | Sequence[Any] | Dataset",
         *,
-        labels: Tensor | Sequence[int] | None = None,
+        labels: Tensor | Sequence[Any] | str | None = None,
         class_names: Sequence[str] = (),
         hierarchy: Mapping[str, Sequence[int]] | None = None,
         name: str = "memory",
@@ -56,11 +58,13 @@ class InMemoryProbe(Probe):
         """Looks through the pictures once, to know what they are.
 
         Args:
-            pictures: uint8 (N, 3, H, W); or float (N, C, H, W); or a sequence or data set of PIL pictures or (3, H, W)
-                tensors, or of tuples that start with one and go on with a class index. It must give the same picture
-                for the same index every time.
-            labels: (N,) class indices; those of the data set by default.
-            class_names: By index; `classes` of the data set, or the indices in words by default.
+            pictures: uint8 (N, 3, H, W); or float (N, C, H, W); or a sequence or data set of pictures, of tuples that
+                start with one and go on with its target, or of mappings that have it as `image` or the like and
+                `label` or the like. A picture is PIL's, a tensor (3, H, W) or an array (H, W, 3), and the same every
+                time.
+            labels: (N,) class indices or names of classes, or (N, classes) 0 and 1 for several labels a picture; those
+                of the data set by default; "none" to do without.
+            class_names: By index; those of the data set, or the indices in words by default.
             hierarchy: Superclass to class indices.
             name: Used in tables.
             domain: The kind of pictures.
@@ -79,30 +83,34 @@ class InMemoryProbe(Probe):
         n = len(pictures)  # type: ignore[arg-type]
         if n == 0:
             raise UserError(f"`{name}` holds no pictures.")
-        first, label = _parts(pictures[0])
+        first = pictures[0] if isinstance(pictures, Tensor) else item(pictures, 0, name)[0]
         self.ready = isinstance(first, Tensor) and first.is_floating_point()
         self.domain = "tensors" if self.ready else domain
-        found = _content(pictures, name)
-        self._digest = found[0]
-        if labels is None and label is not None:
-            labels = found[1]
-        if labels is not None:
-            self.labels = _whole_numbers(labels, name)
-            given = tuple(class_names) or tuple(getattr(pictures, "classes", ()))
-            self.class_names = given or tuple(f"class {i}" for i in range(int(self.labels.max()) + 1))
-            self._check_labels(n)
+        self._digest, targets = _content(pictures, name)
+        if labels is None or not isinstance(labels, str):
+            names = tuple(class_names) or classes_of(pictures, name)
+            said = targets_of(targets, name, names) if labels is None else _given(labels, name, names)
+            self.labels, self.label_sets = said.labels, said.label_sets
+            if said.labels is not None or said.label_sets is not None:
+                self.class_names = said.names or names or _numbered(said)
+                self._check_labels(n)
         self.hierarchy = dict(hierarchy or {})
         self.segmentation = segmentation
         self.splits = splits_of(splits, n, name)
 
     def _check_labels(self, n: int) -> None:
-        labels = self.labels
+        labels, sets, count = self.labels, self.label_sets, len(self.class_names)
+        if twice := [one for one, times in Counter(self.class_names).items() if times > 1]:
+            raise UserError(f"`{self.name}` has two classes called `{twice[0]}`: give each a name of its own.")
         if labels is not None and labels.shape != (n,):
             raise UserError(f"`{self.name}` has {n} pictures but labels of shape {tuple(labels.shape)}.")
-        if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.class_names):
+        if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < count:
             raise UserError(
-                f"`{self.name}` has labels {int(labels.min())} to {int(labels.max())}, "
-                f"but {len(self.class_names)} class names."
+                f"`{self.name}` has labels {int(labels.min())} to {int(labels.max())}, but {count} class names."
+            )
+        if sets is not None and sets.shape != (n, count):
+            raise UserError(
+                f"`{self.name}` has {n} pictures and {count} class names but labels of shape {tuple(sets.shape)}."
             )
 
     def __len__(self) -> int:
@@ -113,11 +121,10 @@ class InMemoryProbe(Probe):
         if isinstance(self.pictures, Tensor):
             batch = self.pictures[list(rows)]
             return [_pil(one) for one in batch] if self.as_pictures else batch
-        found = [_parts(self.pictures[row])[0] for row in rows]
-        if isinstance(found[0], Tensor):
-            found = found if self.ready else [one.expand(3, -1, -1) for one in found]
-            return torch.stack(found) if self.ready else [_pil(one) for one in found]
-        return [one.convert("RGB") for one in found]
+        found = [item(self.pictures, row, self.name)[0] for row in rows]
+        if self.ready:
+            return torch.stack(found)
+        return [_pil(one) if isinstance(one, Tensor) else one.convert("RGB") for one in found]
 
     def loader(self, transform: Transform, rows: Tensor | None = None, **options: Any) -> DataLoader:
         """As any probe's; float pictures are left as they are."""
@@ -149,36 +156,15 @@ def probe_of(images: "str | Path | Tensor | Sequence[Any] | Dataset | Probe", **
         if not str(images):
             raise UserError("images is an empty text: give the path of a folder.")
         return FolderProbe(images, **options)
-    if isinstance(images, Tensor):
-        if images.ndim != 4 or (images.shape[1] not in (1, 3) and not images.is_floating_point()):
-            raise UserError(
-                f"Pictures must be a tensor (N, 3, H, W) or (N, 1, H, W), not {tuple(images.shape)}; floats, which are "
-                "fed as they are, may have any number of channels."
-            )
-        if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
-            raise UserError(
-                f"Pictures must be a tensor (N, 3, H, W), not {tuple(images.shape)}, which looks like (N, H, W, 3): "
-                "give images.permute(0, 3, 1, 2)."
-            )
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise UserError(f"Pictures must be uint8, or floats that are fed as they are, not {images.dtype}.")
-        if images.is_floating_point() and not bool(images.isfinite().all()):
-            raise UserError("Pictures hold values that are NaN or infinite.")
-        # Grey pictures count as pictures in RGB; floats are a network's input.
-        images = images.float() if images.is_floating_point() else images.expand(-1, 3, -1, -1)
-    elif isinstance(images, Mapping | np.ndarray) or not isinstance(images, Sequence | Dataset) or not _counted(images):
+    if isinstance(images, Tensor) and images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         raise UserError(
-            f"images={brief(images)} is none of these: a folder, a tensor (N, 3, H, W), a list of pictures, a data set "
-            "that has a length, a Probe."
+            f"Pictures must be a tensor (N, 3, H, W), not {tuple(images.shape)}, which looks like (N, H, W, 3): give "
+            "images.permute(0, 3, 1, 2)."
         )
+    if isinstance(images, Tensor | np.ndarray):
+        return InMemoryProbe(tensor_of(images, "Pictures", 4), **options)
+    check_readable(images)
     return InMemoryProbe(images, **options)
-
-
-def _counted(images: Any) -> bool:
-    try:
-        return len(images) >= 0
-    except (TypeError, NotImplementedError):
-        return False
 
 
 def _check_arguments(name: Any, class_names: Any, hierarchy: Any, batch_size: Any) -> None:
@@ -193,8 +179,13 @@ def _check_arguments(name: Any, class_names: Any, hierarchy: Any, batch_size: An
         raise UserError(f"hierarchy={brief(hierarchy)} is no dict from superclasses to lists of class indices.")
 
 
-def _whole_numbers(labels: Any, name: str) -> Tensor:
-    """Class indices as a tensor."""
+def _given(labels: Any, name: str, names: Sequence[str]) -> Targets:
+    """Labels of the caller: class indices, names of classes, or several labels a picture."""
+    listed = list(labels) if isinstance(labels, Sequence | np.ndarray) and not isinstance(labels, str) else None
+    if listed and (isinstance(listed[0], str | list | tuple) or np.ndim(listed[0])):
+        return targets_of(listed, name, names)
+    if isinstance(labels, Tensor) and labels.ndim == 2:
+        return targets_of(list(labels), name, names)
     try:
         found = torch.as_tensor(labels)
         exact = found.to(torch.int64)
@@ -203,47 +194,59 @@ def _whole_numbers(labels: Any, name: str) -> Tensor:
         fine = False
     if not fine:
         raise UserError(f"labels of `{name}` must be class indices, one whole number a picture, not {brief(labels)}.")
-    return exact
+    return Targets(labels=exact)
+
+
+def _numbered(said: Targets) -> tuple[str, ...]:
+    """Names of classes of which only the numbers are known."""
+    count = 0 if said.labels is None else int(said.labels.max()) + 1
+    return tuple(f"class {i}" for i in range(count if said.label_sets is None else said.label_sets.shape[1]))
 
 
 def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
-    """The digest of all pixels, and the labels where the items have them."""
+    """The digest of all pixels, and the targets of the items, None for each that has none.
+
+    Raises:
+        UserError: For what is no picture, and for pictures that are others when they are asked for again.
+    """
     content = hashlib.sha256()
-    labels: list[Any] = []
-    shape: tuple[int, ...] = ()
     if isinstance(pictures, Tensor):
         content.update(f"{pictures.dtype} {tuple(pictures.shape)}".encode())
         for part in pictures.split(256):
             content.update(part.contiguous().numpy().tobytes())
-        return content.hexdigest(), labels
+        return content.hexdigest(), [None] * len(pictures)
+    targets: list[Any] = []
+    first: Any = None
+    again = {index: b"" for index in torch.linspace(0, len(pictures) - 1, AGAIN).long().tolist()}
     for index in progress(range(len(pictures)), f"reading {name}"):
-        picture, label = _parts(pictures[index])
-        if not isinstance(picture, Image.Image) and not _is_picture(picture):
-            what = f"a tensor {tuple(picture.shape)}" if isinstance(picture, Tensor) else f"{brief(picture)}"
-            raise UserError(f"Picture {index} of `{name}` is {what}; expected a PIL picture or a tensor (3, H, W).")
-        array = picture.numpy() if isinstance(picture, Tensor) else np.asarray(picture.convert("RGB"))
-        shape = shape or array.shape
-        if isinstance(picture, Tensor) and picture.is_floating_point() and array.shape != shape:
+        picture, target = item(pictures, index, name)
+        first = picture if first is None else first
+        floats = [isinstance(one, Tensor) and one.is_floating_point() for one in (first, picture)]
+        if floats[0] != floats[1]:
+            raise UserError(f"Pictures 0 and {index} of `{name}` differ in kind: one is floats, the other is not.")
+        if floats[0] and first.shape != picture.shape:
             raise UserError(f"Pictures 0 and {index} of `{name}` differ in size; floats are fed as they are.")
-        content.update(f"{array.dtype} {array.shape}".encode())
-        content.update(np.ascontiguousarray(array).tobytes())
-        if label is not None:
-            labels.append(label)
-    return content.hexdigest(), labels
+        data = _bytes(picture)
+        content.update(data)
+        targets.append(target)
+        if index in again:
+            again[index] = data
+    if random := [index for index, data in again.items() if _bytes(item(pictures, index, name)[0]) != data]:
+        raise UserError(
+            f"Picture {random[0]} of `{name}` is another each time that it is asked for, as with random crops: "
+            "give the data set without them, since what is recorded must be what is shown."
+        )
+    return content.hexdigest(), targets
 
 
-def _is_picture(picture: Any) -> bool:
-    """Whether something is a tensor (C, H, W) of three channels or one, or of any number where it is fed as it is."""
-    if not isinstance(picture, Tensor) or picture.ndim != 3:
-        return False
-    return picture.is_floating_point() or picture.shape[0] in (1, 3)
+AGAIN = 8
+"""Pictures that are asked for twice, to see whether they stay the same."""
 
 
-def _parts(item: Any) -> tuple[Any, Any]:
-    """An item of a data set as picture and label or None."""
-    if isinstance(item, tuple | list):
-        return item[0], item[1] if len(item) > 1 else None
-    return item, None
+def _bytes(picture: Any) -> bytes:
+    """Kind, shape and pixels of a picture; those in RGB for one of PIL."""
+    array = picture.numpy() if isinstance(picture, Tensor) else np.asarray(picture.convert("RGB"))
+    return f"{array.dtype} {array.shape}".encode() + array.tobytes()
 
 
 def _pil(image: Tensor) -> Image.Image:

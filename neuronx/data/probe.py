@@ -29,6 +29,7 @@ class Probe(LightningDataModule):
         domain: The kind of pictures, "shapes" or "natural"; a CLIP judges only pictures of its own domain.
         splits: `train`, `val` and `test`: sorted int64 rows, disjoint.
         labels: (N,) int64 class indices, or None.
+        label_sets: (N, classes) bool, where images have several labels each, or none; `labels` is None then.
         class_names: Names of the classes, by index.
         hierarchy: Superclass name to the class indices that it covers.
         segmentation: What each pixel of the pictures shows; None where nobody knows.
@@ -38,6 +39,7 @@ class Probe(LightningDataModule):
     domain: str
     splits: dict[str, Tensor]
     labels: Tensor | None = None
+    label_sets: Tensor | None = None
     class_names: tuple[str, ...] = ()
     hierarchy: Mapping[str, Sequence[int]] = {}
     segmentation: Segmentation | None = None
