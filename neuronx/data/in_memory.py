@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from neuronx.data.folder import FolderProbe
 from neuronx.data.items import Targets, check_readable, classes_of, item, targets_of, tensor_of
+from neuronx.data.pixels import rgb
 from neuronx.data.probe import Probe, Transform, splits_of
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError, brief, in_python, unknown
@@ -124,7 +125,7 @@ class InMemoryProbe(Probe):
         found = [item(self.pictures, row, self.name)[0] for row in rows]
         if self.ready:
             return torch.stack(found)
-        return [_pil(one) if isinstance(one, Tensor) else one.convert("RGB") for one in found]
+        return [_pil(one) if isinstance(one, Tensor) else rgb(one) for one in found]
 
     def loader(self, transform: Transform, rows: Tensor | None = None, **options: Any) -> DataLoader:
         """As any probe's; float pictures are left as they are."""
@@ -245,7 +246,7 @@ AGAIN = 8
 
 def _bytes(picture: Any) -> bytes:
     """Kind, shape and pixels of a picture; those in RGB for one of PIL."""
-    array = picture.numpy() if isinstance(picture, Tensor) else np.asarray(picture.convert("RGB"))
+    array = picture.numpy() if isinstance(picture, Tensor) else np.asarray(rgb(picture))
     return f"{array.dtype} {array.shape}".encode() + array.tobytes()
 
 

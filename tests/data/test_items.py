@@ -247,3 +247,9 @@ def test_what_is_no_data_set_of_pictures_is_refused(kind):
 def test_the_probe_itself_refuses_the_same():
     with pytest.raises(UserError, match="two classes called `a`"):
         InMemoryProbe(torch.zeros(4, 3, 8, 8), labels=[0, 1, 0, 1], class_names=["a", "a"])
+
+
+def test_deep_pictures_keep_their_grey_values():
+    deep = [Image.fromarray((np.arange(48, dtype=np.uint16) * 1300).reshape(8, 6)) for _ in range(N)]
+    shown = pixels(probe_of(deep))
+    assert int(shown.min()) == 0 and len(shown.unique()) > 40
