@@ -138,7 +138,10 @@ def tensor_of(given: Any, where: str, axes: int) -> Tensor:
     elif given.ndim == axes and given.shape[-3] not in (1, 3) and given.shape[-1] in (1, 3):
         given = given.movedim(-1, -3)
     if given.ndim != axes or not all(shape) or (given.dtype == torch.uint8 and given.shape[-3] not in (1, 3)):
-        raise UserError(f"{where} is {kind} {shape}; expected {wanted} or with the channels first.")
+        raise UserError(
+            f"{where} must be {kind} {wanted}, or with the channels first, not {shape}; floats, which are fed as they "
+            "are, may have any number of channels."
+        )
     if given.is_floating_point():
         if not bool(given.isfinite().all()):
             raise UserError(f"{where}: it holds values that are NaN or infinite.")

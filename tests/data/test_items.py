@@ -221,7 +221,10 @@ WRONG = {
     "paths": (["a.png"] * N, "Picture 0 of `memory` is 'a.png'"),
     "bytes": ([b"nothing"] * N, "no picture, but 7 bytes"),
     "twelve bits": (COLOUR.astype(np.uint16), "array of uint16"),
-    "four channels": (np.zeros((N, 8, 6, 4), np.uint8), r"array \(120, 8, 6, 4\)"),
+    "four channels": (
+        np.zeros((N, 8, 6, 4), np.uint8),
+        r"must be an array \(N, H, W, 3\).*, not \(120, 8, 6, 4\); floats",
+    ),
     "channels last": (torch.from_numpy(COLOUR), r"permute\(0, 3, 1, 2\)"),
     "NaN": ([np.full((8, 6, 3), np.nan)] * N, "NaN"),
     "two kinds": ([COLOUR[0], COLOUR[1] / 255.0] * 60, "differ in kind"),
