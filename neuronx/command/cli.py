@@ -18,7 +18,9 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from neuronx.command.callables import check_names
 from neuronx.command.registry import CONFIGS, build
+from neuronx.command.typed import meant, readable, unmarked
 from neuronx.errors import UserError, unknown
 from neuronx.types import Method, RunLogger, Task, TrainerFactory, as_found
 
@@ -39,6 +41,7 @@ def rewrite(argument: str) -> list[str]:
     `trainer.x=y` may name any Trainer argument; `judge=[a,b]` becomes the first judge and the list of all; a group set
     to null, which Hydra cannot do, is refused with what to type instead.
     """
+    argument = readable(argument, (*LISTS, *SINGLES), bool({"-m", "--multirun"} & set(sys.argv)))
     if re.match(r"trainer\.\w", argument):
         return [f"++{argument}"]
     if several := re.fullmatch(rf"({'|'.join((*LISTS, 'judge'))})=\[(.+)\]", argument):
@@ -190,9 +193,9 @@ def train_part(task: Task, trainer: TrainerFactory, folder: Path, ckpt_path: str
     return weights
 
 
-def plain(node: Any) -> Any:
+def plain(node: Any, resolve: bool = True) -> Any:
     """A part of the configuration as plain lists, dicts, numbers and strings."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
 
 
 def probe(cfg: DictConfig) -> "Probe":
@@ -305,7 +308,7 @@ def explain_mistake(error: Exception) -> str | None:
         if isinstance(cause, UserError):
             return str(cause)
         cause = cause.__cause__
-    text = " ".join(str(error).split()).removesuffix("Set the environment variable HYDRA_FULL_ERROR=1")
+    text = unmarked(" ".join(str(error).split())).removesuffix("Set the environment variable HYDRA_FULL_ERROR=1")
     if isinstance(error, InstantiationException):
         known = isinstance(error.__cause__, (ImportError, TypeError)) or "Error locating target" in text
         return text if known else None
@@ -314,8 +317,8 @@ def explain_mistake(error: Exception) -> str | None:
         return str(unknown(f"choice of {group}=", name, choices.split(), f"All: {', '.join(choices.split())}."))
     if option := re.match(r"Could not override '([^']+)'\. To append to your config use", text):
         return f"There is no option `{option[1]}`. The options of a choice are those of its YAML in configs/."
-    if "mismatched input" in text or "no viable alternative" in text or "extraneous input" in text:
-        text += " Quote names with brackets, commas or equals signs for the parser, as in 'layers=\"mlp[1]\"'."
+    if word := re.search(r"(?:parsing override|when parsing) '(.*?)'", text):
+        return f"`{word[1]}` is no option; an option is written key=value, as in layers=layer4."
     return text
 
 
@@ -326,11 +329,16 @@ def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
     reuse_memory()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
+    typed = sys.argv[1:]
+
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)
     def task(cfg: DictConfig) -> None:
         # Handled inside, since Hydra prints a line of its own about whatever leaves a job.
         with mistakes_end_in_one_line():
+            sys.argv[1:] = typed  # for the record of the run, and for further processes
             try:
+                cfg = meant(cfg, HydraConfig.get().overrides.task)
+                check_names(plain(cfg, resolve=False))
                 run(cfg)
             finally:
                 # A run that wrote nothing, such as show= or a mistake, leaves no folder behind.
@@ -338,7 +346,7 @@ def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
                     Path(HydraConfig.get().runtime.output_dir).rmdir()
 
     with mistakes_end_in_one_line():
-        sys.argv[1:] = [out for argument in sys.argv[1:] for out in rewrite(argument)]
+        sys.argv[1:] = [out for argument in typed for out in rewrite(argument)]
         task()
 
 

@@ -22,7 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import neuronx.configs
+from neuronx.command.callables import check_calls, named
 from neuronx.command.checked import check_options, hold
+from neuronx.command.typed import meant
 from neuronx.errors import UserError, first_line, unknown
 
 CONFIGS = neuronx.configs.__name__
@@ -50,10 +52,13 @@ def build(node: Any) -> Any:
     """Instantiates a part of the configuration; plain containers only, so that no ListConfig reaches a model.
 
     Raises:
-        UserError: For an option that what is called cannot take, before anything is called.
+        UserError: For what is no network, method or data, or an option that it cannot take, before anything is called.
     """
+    if node is None:
+        return None
+    check_calls(node)
     check_options(node)
-    return hydra.utils.instantiate(node, _convert_="all") if node is not None else None
+    return hydra.utils.instantiate(node, _convert_="all")
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class Registry:
         if self.configs is not None:
             overrides.append(f"hydra.searchpath=['file://{self.configs.resolve()}']")
         with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-            cfg = hydra.compose("evaluate", overrides=overrides)
+            cfg = meant(hydra.compose("evaluate", overrides=overrides))
         cfg._set_flag(["allow_objects", "struct"], [True, False])
         for group, value in inputs.items():
             if value is not None and not isinstance(value, str):
@@ -129,7 +134,7 @@ class Registry:
         return cfg
 
     def _build(self, node: DictConfig, options: Mapping[str, Any], what: str) -> Any:
-        known = [*node, *inspect.signature(hydra.utils.get_object(node["_target_"])).parameters]
+        known = [*node, *inspect.signature(named(node["_target_"])).parameters]
         for name, value in options.items():
             if name not in known or name.startswith("_"):
                 raise unknown(f"option of the {what}", name, sorted({name for name in known if name[0] != "_"}))

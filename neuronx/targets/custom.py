@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuronx.errors import UserError, unknown
 from neuronx.options import OptionsOf
+from neuronx.store.named import check_callable, check_path
 from neuronx.targets import dictionary as dictionaries
 from neuronx.targets.calling import check_forward, input_channels, unwrapped
 from neuronx.targets.layers import Layers, pooled_layers
@@ -142,6 +143,7 @@ def _imported(path: str) -> Callable[..., nn.Module]:
     package, _, attribute = path.rpartition(".")
     if not package:
         raise UserError(f"model={path} has no module before it; write it as an import path, as mynets.ResNet20.")
+    check_path(path)
     try:
         found = importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -150,7 +152,9 @@ def _imported(path: str) -> Callable[..., nn.Module]:
         ) from error
     if not hasattr(found, attribute):
         raise unknown(f"name in {package}", attribute, [known for known in vars(found) if not known.startswith("_")])
-    return getattr(found, attribute)
+    made = getattr(found, attribute)
+    check_callable(made, path)
+    return made
 
 
 @contextmanager

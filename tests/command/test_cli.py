@@ -33,8 +33,9 @@ def run(
 @pytest.mark.parametrize(
     ("typed", "rewritten"),
     [
-        ("trainer.devices=4", ["++trainer.devices=4"]),
-        ("++trainer.devices=4", ["++trainer.devices=4"]),
+        ("trainer.strategy=ddp", ["++trainer.strategy=ddp"]),
+        ("trainer.devices=4", ["++trainer.devices=__typed__4"]),
+        ("++trainer.devices=4", ["++trainer.devices=__typed__4"]),
         ("trainer=cpu", ["trainer=cpu"]),
         ("judge=[a,b]", ["judge=a", "++judges=[a,b]"]),
         ("judge=labels", ["judge=labels"]),
@@ -78,7 +79,8 @@ def test_exactly_one_task():
         ("evaluate.py", ["explain=le_clap"], "There is no choice of explain= `le_clap`. Nearest: le_clip"),
         ("evaluate.py", ["data.sise=100"], "There is no option `data.sise`"),
         ("evaluate.py", ["explain=null"], "'explain=[]'"),
-        ("evaluate.py", ["layers=mlp[1]"], "Quote names"),
+        ("evaluate.py", ["layers=mlp[1]"], "There is no layer of shapes_resnet `mlp.1`"),
+        ("evaluate.py", ["layer4"], "`layer4` is no option"),
         ("evaluate.py", ["nonsense=1"], "nonsense"),
         ("evaluate.py", ["show=nonsense"], "There is no thing to show `nonsense`"),
         ("evaluate.py", ["data=folder"], "data.root"),
