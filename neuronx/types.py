@@ -120,6 +120,9 @@ class Explanation:
         made_by: The method's name, then the digest of each encoder (CLIP, captioner's image encoder) that took part,
             so that none of these judges it. A method gives the digests, `as_found` puts its name first. Empty where
             nobody knows, as for published files.
+        support: Of each term, how many train and how many test images show its concept, by the scores that the method
+            goes by: images that show it with probability .3 count .3. Empty where unknown. It says what an explanation
+            rests on and is no part of it: equal explanations may differ in it.
     """
 
     unit: Unit
@@ -128,6 +131,12 @@ class Explanation:
     evidence: tuple[int, ...] = ()
     notes: tuple[tuple[str, float], ...] = ()
     made_by: tuple[str, ...] = ()
+    support: tuple[tuple[float, float], ...] = field(default=(), compare=False)
+
+    @property
+    def support_text(self) -> str:
+        """Train and test images of each term, such as `120/31;8.5/2`; "" where unknown."""
+        return ";".join(f"{train:.12g}/{test:.12g}" for train, test in self.support)
 
     @property
     def is_linear(self) -> bool:

@@ -81,7 +81,8 @@ def test_results_are_tables_everywhere(study):
     explanations = study.explain("le_label", max_length=1)
     assert str(explanations).splitlines()[0] == "layer 1" and "explanation" in repr(explanations).splitlines()[1]
     frame = explanations.frame()
-    assert list(frame.columns)[:4] == ["layer", "unit", "part", "explanation"] and len(frame) == 4
+    assert list(frame.columns) == ["layer", "unit", "part", "explanation", "val correlation", "support"]
+    assert len(frame) == 4 and all(text.count("/") == 1 for text in frame["support"] if text)
     assert explanations._repr_html_().count("<tr>") == 5
     assert study.score().frame()["value"].dtype == float
 

@@ -165,11 +165,12 @@ def picture_of(
 
 
 def in_words(explained: Mapping[str, Sequence[Explanation]]) -> Words:
-    """What methods (by name) say of each unit, method by method in their order."""
+    """What methods (by name) say of each unit and how many images show it, method by method in their order."""
     words: dict[Unit, dict[str, str]] = {}
     for method, explanations in explained.items():
         for explanation in explanations:
-            words.setdefault(explanation.unit, {})[method] = str(explanation)
+            support = f" [train/test images: {explanation.support_text}]" if explanation.support else ""
+            words.setdefault(explanation.unit, {})[method] = f"{explanation}{support}"
     return words
 
 

@@ -115,8 +115,9 @@ class Shown(list[Item], Generic[Item]):
 
 
 def explanations_table(explanations: Sequence[Explanation]) -> tuple[list[str], list[list[Cell]]]:
-    """Layer, unit, explanation in words, and every number noted."""
+    """Layer, unit, explanation in words, every number noted, and how many train and test images show each concept."""
     notes = list(dict.fromkeys(name for explanation in explanations for name, _ in explanation.notes))
+    support = any(explanation.support for explanation in explanations)
     rows: list[list[Cell]] = [
         [
             explanation.unit.layer,
@@ -124,10 +125,11 @@ def explanations_table(explanations: Sequence[Explanation]) -> tuple[list[str], 
             explanation.unit.part,
             str(explanation),
             *(dict(explanation.notes).get(name) for name in notes),
+            *([explanation.support_text] if support else []),
         ]
         for explanation in explanations
     ]
-    return ["layer", "unit", "part", "explanation", *notes], rows
+    return ["layer", "unit", "part", "explanation", *notes, *(["support"] if support else [])], rows
 
 
 def explanations(items: Iterable[Explanation], samples: Sequence[PartSamples] = ()) -> Shown[Explanation]:

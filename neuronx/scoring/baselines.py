@@ -69,7 +69,7 @@ def _atoms(explanation: Explanation) -> frozenset[str]:
 
 def _moved(explanation: Explanation, unit: Unit) -> Explanation:
     """An explanation put to another unit, without the evidence and the notes, which do not belong to it."""
-    return replace(explanation, unit=unit, evidence=(), notes=())
+    return replace(explanation, unit=unit, evidence=(), notes=(), support=())
 
 
 def wide_list(own: Sequence[str], probe: "Probe") -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 All predictions are float64, from the scores that the judge gives to concepts on the images.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuronx.concepts.formula import Formulas
-from neuronx.errors import UserError
-from neuronx.types import Activations, Judgement
+from neuronx.concepts.judged import JudgedConcepts
+from neuronx.types import Activations
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 """Of the ridge regression, tried for every unit, in units of the mean variance of a concept."""
@@ -114,58 +113,6 @@ class SumOfParts:
 
 
 Predictor = WeightedConcepts | SumOfParts
-
-
-@dataclass(frozen=True)
-class JudgedConcepts:
-    """The concepts of a score table as the judge sees them.
-
-    Attributes:
-        formulas: The F concepts, over the atoms that the judge was asked about.
-        judgement: Of the atoms, in their order.
-    """
-
-    formulas: Formulas
-    judgement: Judgement
-
-    def scores(self, rows: Tensor) -> Tensor:
-        """Scores (F, B) float64 of all concepts on some images.
-
-        Raises:
-            UserError: A score of the judge that is not a number.
-        """
-        scores = self.judgement.scores(rows)
-        if scores.sum().isnan():
-            image, atom = scores.isnan().nonzero()[0].tolist()
-            raise UserError(
-                f"The judge's score of `{self.formulas.atoms[atom]}` on image {int(rows[image])} is not a number."
-            )
-        return self.formulas.evaluate(scores.T.double().contiguous())
-
-    def support(self, rows: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-        """How many of some images show each concept, (F,) float64, and whether any two differ in it, (F,) bool.
-
-        Images count by their scores: one that shows a concept for sure is 1, with probability .3 it is .3.
-        """
-        low, high, mass = (torch.zeros(len(self.formulas)).double() + start for start in (torch.inf, -torch.inf, 0))
-        for _, scores in self.batches(rows, batch_size):
-            low, high = torch.minimum(low, scores.amin(1)), torch.maximum(high, scores.amax(1))
-            mass += scores.sum(1)
-        return mass, high > low
-
-    def all_scores(self, rows: Tensor, batch_size: int) -> Tensor:
-        """Scores (F, N) float32 of all concepts on some images."""
-        found = torch.zeros(len(self.formulas), len(rows))
-        places = torch.arange(len(rows)).split(batch_size)
-        for place, (_, scores) in zip(places, self.batches(rows, batch_size), strict=True):
-            found[:, place] = scores.float()
-        return found
-
-    def batches(self, rows: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Some images at a time: rows (B,) and scores (F, B)."""
-        for batch in rows.split(batch_size):
-            if len(batch):
-                yield batch, self.scores(batch)
 
 
 def fit_sum(

@@ -155,8 +155,8 @@ def write_explanations(path: str | Path, explanations: Sequence[Explanation]) ->
     """Writes the published layout: linear when one of them is, else plain descriptions; reading gives them back.
 
     Further notes follow as columns of their own, then `part` and `evidence` (image ids joined by `;`) where there are
-    any, last `made_by` (names and digests joined by `;`). A term that is named 0 and weighs 0 cannot be told from an
-    empty slot, and is left out.
+    any, `made_by` (names and digests joined by `;`), last `support` (train/test images of each term). A term that is
+    named 0 and weighs 0 cannot be told from an empty slot, and is left out.
     """
     if wrong := [one for one in explanations if not isinstance(one, Explanation)]:
         raise UserError(f"A table of explanations cannot hold {brief(wrong[0])}.")
@@ -170,7 +170,8 @@ def write_explanations(path: str | Path, explanations: Sequence[Explanation]) ->
     evidence = any(one.evidence for one in explanations)
     columns = ["layer", "unit", *first, *(body if linear else ["description"]), *others]
     made = any(one.made_by for one in explanations)
-    columns += ["part"] * parts + ["evidence"] * evidence + ["made_by"] * made
+    support = any(one.support for one in explanations)
+    columns += ["part"] * parts + ["evidence"] * evidence + ["made_by"] * made + ["support"] * support
 
     def row(one: Explanation) -> list[Cell]:
         notes = dict(one.notes)
@@ -183,7 +184,7 @@ def write_explanations(path: str | Path, explanations: Sequence[Explanation]) ->
             cells.append(one.terms[0][0] if one.terms else "")
         cells += [notes.get(name) for name in others]
         cells += [one.unit.part] * parts + [";".join(map(str, one.evidence))] * evidence
-        return cells + [";".join(one.made_by)] * made
+        return cells + [";".join(one.made_by)] * made + [one.support_text] * support
 
     return write_csv(path, columns, [row(one) for one in explanations])
 

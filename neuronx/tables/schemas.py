@@ -104,7 +104,7 @@ SCHEMAS = (
 )
 
 
-OWN = ("layer", "part", "evidence", "made_by")
+OWN = ("layer", "part", "evidence", "made_by", "support")
 """Columns that any table may have beside those of its layout."""
 
 _known = any_case(
@@ -188,6 +188,7 @@ def explain_row(row: TableRow, schema: Schema, layer: str, noted: Mapping[str, s
             (name, value) for column, name in noted.items() if not math.isnan(value := row.number_or_nan(column))
         ),
         made_by=tuple(filter(None, row.cells.get("made_by", "").split(";"))),
+        support=_support(row, len(terms)),
     )
 
 
@@ -247,3 +248,14 @@ def _evidence(row: TableRow) -> tuple[int, ...]:
     if not re.fullmatch(r"(\d+(;\d+)*)?", text):
         raise row.wrong("evidence", f"expected image numbers joined by `;`, found `{text[:60]}`")
     return tuple(int(number) for number in text.split(";") if number)
+
+
+def _support(row: TableRow, terms: int) -> tuple[tuple[float, float], ...]:
+    text = row.cells.get("support", "")
+    if not text:
+        return ()
+    number = r"\d+(?:\.\d+)?(?:e\+?\d+)?"
+    pairs = [re.fullmatch(rf"({number})/({number})", pair) for pair in text.split(";")]
+    if len(pairs) != terms or not all(pairs):
+        raise row.wrong("support", f"expected train/test images of {terms} terms, joined by `;`, found `{text[:60]}`")
+    return tuple((float(pair[1]), float(pair[2])) for pair in pairs if pair)

@@ -71,10 +71,10 @@ def test_explanations_are_put_into_words():
     a, b = Unit("1", 0), Unit("1", 1)
     explained = {
         "le_label": [Explanation(a, (("dog", 2.0), ("cat", 1.0)), 0.5), Explanation(b, ())],
-        "clip_dissect": [Explanation(a, (("dog", 1.0),))],
+        "clip_dissect": [Explanation(a, (("dog", 1.0),), support=((8.5, 2),))],
     }
     assert in_words(explained) == {
-        a: {"le_label": "2.00 dog + 1.00 cat + 0.50", "clip_dissect": "dog"},
+        a: {"le_label": "2.00 dog + 1.00 cat + 0.50", "clip_dissect": "dog [train/test images: 8.5/2]"},
         b: {"le_label": "inactive"},
     }
 

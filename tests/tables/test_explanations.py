@@ -265,3 +265,23 @@ def test_evidence_beyond_the_images_is_refused_with_its_line(tmp_path):
     file.check(11)
     with pytest.raises(UserError, match=r"a\.csv, line 4, column `evidence`: there is no image 10, .* 10, 0 to 9"):
         file.check(10)
+
+
+def test_the_support_of_terms_stands_in_the_last_column(tmp_path):
+    said = [
+        Explanation(Unit("fc", 0), (("dog", 2.0), ("cat", 1.0)), made_by=("le",), support=((120, 31), (8.5, 0))),
+        Explanation(Unit("fc", 1), (("cat", 1.0),)),
+        Explanation(Unit("fc", 2), ()),
+    ]
+    path = write_explanations(tmp_path / "a.csv", said)
+    columns, rows = read_csv(path)
+    assert columns[-2:] == ["made_by", "support"]
+    assert [row.cells["support"] for row in rows] == ["120/31;8.5/0", "", ""]
+    assert [one.support for one in read_explanations(path)] == [one.support for one in said]
+
+
+@pytest.mark.parametrize("support", ["12", "1/2;3/4", "a/b", "1/-2", "1/2;"])
+def test_support_that_is_none_is_refused(tmp_path, support):
+    path = write_atomic(tmp_path / "a.csv", f"layer,unit,description,support\nfc,0,red,{support}\n".encode())
+    with pytest.raises(UserError, match=r"line 2, column `support`: expected train/test images of 1 terms"):
+        read_explanations(path)

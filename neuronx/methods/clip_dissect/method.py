@@ -7,12 +7,14 @@ from dataclasses import replace
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from neuronx.concepts.formula import quoted
+from neuronx.concepts.judged import BATCH, with_support
 from neuronx.errors import UserError, unknown
 from neuronx.methods.clip_dissect.similarity import SIMILARITIES, labels, top_rows
-from neuronx.options import Count, Natural, TwoOrMore
+from neuronx.options import Count, Natural, NotNegative, TwoOrMore
 from neuronx.progress import progress
 from neuronx.types import Activations, Explanation, TrainerFactory
 
@@ -40,6 +42,7 @@ class ClipDissect:
         n_evidence: Natural = 15,
         pairs: bool = False,
         pairs_from: TwoOrMore = 100,
+        min_support: NotNegative = 0,
         **options: float | None,
     ) -> None:
         """Chooses how to measure similarity.
@@ -53,6 +56,7 @@ class ClipDissect:
             n_evidence: How many images become evidence.
             pairs: Whether pairs of words may become labels too, such as "red star": see `pairs.py`. Takes long.
             pairs_from: How many of a unit's best words are paired.
+            min_support: A word takes part when so many train images show it, by the CLIP's probabilities.
             options: Of the similarity function, such as top_k=28; None is its published default.
         """
         if similarity not in SIMILARITIES:
@@ -67,7 +71,7 @@ class ClipDissect:
         if pairs_from < 2:
             raise UserError(f"explain.clip_dissect.pairs_from is {pairs_from}; a pair needs at least 2 words.")
         self.clip, self.words, self.similarity = clip, words, similarity
-        self.pairs, self.pairs_from = pairs, pairs_from
+        self.pairs, self.pairs_from, self.min_support = pairs, pairs_from, min_support
         self.n_labels, self.n_evidence, self.options = n_labels, n_evidence, given
 
     @property
@@ -83,7 +87,7 @@ class ClipDissect:
         """
         from neuronx.recording.record import record
 
-        rows, names = probe.split("train", "val"), self.words.of(probe)
+        rows, names = probe.split("train", "val"), self._names(probe, trainer)
         self._check_number(len(rows), probe.name)
         images = self.clip.embed_images(probe, trainer)[rows]
         cosines = images @ self.clip.embed_texts(names).T
@@ -91,7 +95,27 @@ class ClipDissect:
         for layer, recorded in record(target, probe, trainer).items():
             units = target.units_of(layer, len(recorded.units))
             explanations += self.explain_layer(recorded, rows, cosines, names, units, images if self.pairs else None)
-        return [replace(explanation, made_by=self.encoders) for explanation in explanations]
+        explanations = [replace(explanation, made_by=self.encoders) for explanation in explanations]
+        try:
+            return with_support(explanations, lambda names: self.clip.judge(names, probe, trainer), probe)
+        except UserError:  # a CLIP that nothing calibrates: cosines choose the words, and no probabilities are there
+            return explanations
+
+    def _names(self, probe: "Probe", trainer: TrainerFactory) -> tuple[str, ...]:
+        """The words that enough train images show."""
+        names = self.words.of(probe)
+        if not self.min_support:
+            return names
+        judged = self.clip.judge(names, probe, trainer)
+        parts = [judged.scores(rows).double().sum(0) for rows in probe.splits["train"].split(BATCH)]
+        mass = torch.stack(parts).sum(0)
+        kept = tuple(name for name, enough in zip(names, mass >= self.min_support, strict=True) if enough)
+        if not kept:
+            raise UserError(
+                f"No word is shown by {self.min_support:g} train images (explain.clip_dissect.min_support): take other "
+                "words, or lower it."
+            )
+        return kept
 
     def explain_layer(
         self,

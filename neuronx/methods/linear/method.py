@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from neuronx.concepts.formula import quoted
+from neuronx.concepts.judged import recalled, with_support
 from neuronx.errors import UserError, unknown
 from neuronx.methods.linear import elastic_net
 from neuronx.methods.linear.moments import ConceptMoments, Rows
@@ -195,6 +196,7 @@ class LinearExplanations:
         most: Count = 10_000,
         epochs: Count | None = None,
         seed: Seed = 0,
+        min_support: NotNegative = 0,
     ) -> None:
         """Chooses how to fit.
 
@@ -215,6 +217,8 @@ class LinearExplanations:
             most: After `saga` or `prox`, the largest number of concepts that go on to the search.
             epochs: Of `saga` (500 by default); of `prox` at most (2000).
             seed: Of the order of images in `saga`.
+            min_support: A concept takes part when so many train images show it, by its scores: those that show it with
+                probability .3 count .3.
         """
         if solver not in SOLVERS:
             raise unknown("solver of linear explanations", solver, SOLVERS)
@@ -233,6 +237,7 @@ class LinearExplanations:
         self.concepts, self.lam, self.alpha, self.solver, self.search = concepts, lam, alpha, solver, search
         self.max_length, self.tolerance, self.width, self.positive = length, gain, width, positive
         self.min_top, self.min_std, self.most, self.epochs, self.seed = min_top, min_std, most, epochs, seed
+        self.min_support = min_support
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -241,7 +246,8 @@ class LinearExplanations:
 
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
         """Explains the units asked for of every layer; see `fit`."""
-        return self.fit(target, probe, trainer).explanations()
+        heads, found = self._fit(target, probe, trainer)
+        return with_support(heads.explanations(), lambda names: recalled(found, names), probe)
 
     def fit(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> LinearHeads:
         """Fits the units asked for of all layers at once.
@@ -253,6 +259,10 @@ class LinearExplanations:
             UserError: With fewer than 10 images in train or val, no concept that shows up, activations or scores that
                 are NaN or infinite, or a solver that is not installed.
         """
+        return self._fit(target, probe, trainer)[0]
+
+    def _fit(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> tuple[LinearHeads, Concepts]:
+        """The heads, and the concepts that they read."""
         from neuronx.recording.record import record
 
         train, val = probe.splits["train"], probe.splits["val"]
@@ -264,13 +274,20 @@ class LinearExplanations:
                 )
         found = self.concepts.concepts(probe, trainer)
         kept = active_concepts(found, torch.cat([train, val]), self.min_top, self.min_std)
+        if self.min_support:
+            kept = kept[found.scores[train][:, kept].double().sum(0) >= self.min_support]
+            if not len(kept):
+                raise UserError(
+                    f"No concept is shown by {self.min_support:g} of the {len(train)} train images (min_support): take "
+                    "other concepts, or lower it."
+                )
         layers = list(record(target, probe, trainer).values())
         columns = [torch.tensor(target.units_of(one.layer, len(one.units))).long() for one in layers]
         evidence = [strongest_images(one, chosen, train) for one, chosen in zip(layers, columns, strict=True)]
         units = tuple(one.units[k] for one, chosen in zip(layers, columns, strict=True) for k in chosen.tolist())
 
         rows = Rows(found.scores, kept, [one.values for one in layers], columns, train, val)
-        return self.fit_rows(rows, found, units, torch.cat(evidence))
+        return self.fit_rows(rows, found, units, torch.cat(evidence)), found
 
     def fit_rows(self, rows: Rows, concepts: Concepts, units: tuple[Unit, ...], evidence: Tensor) -> LinearHeads:
         """Fits recorded units; `evidence` (K, E) are images that show them at their strongest."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neuronx.concepts.judged import recalled, with_support
 from neuronx.data.segmentation import Segmentation
 from neuronx.errors import UserError
 from neuronx.methods.net_dissect.method import Options, content_key, scan, segmentation_of, thresholds
@@ -15,7 +16,7 @@ from neuronx.methods.net_dissect.tally import DIGITS
 from neuronx.options import Count, NotNegative
 from neuronx.store.cache import Entry, entry, open_or_draft, packed
 from neuronx.store.processes import on_first
-from neuronx.types import Cell, Explanation, Found, Table, TrainerFactory
+from neuronx.types import Cell, Concepts, Explanation, Found, Table, TrainerFactory
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -96,6 +97,9 @@ class Compositional(Options):
                 "%s %s: mean IoU %.4f with formulas, %.4f with single concepts",
                 *(target.name, layer, composed.iou.mean(), composed.single_iou.mean()),
             )
+        if probe.truth is not None:
+            known = Concepts(*probe.truth)
+            explanations = with_support(explanations, lambda names: recalled(known, names), probe)
         return Found(explanations, tables)
 
     def explain_layer(self, found: Composed, exemplars: "Exemplars", names: tuple[str, ...]) -> list[Explanation]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neuronx.concepts.formula import quoted
+from neuronx.concepts.judged import recalled, with_support
 from neuronx.data.probe import Probe
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import Unsuitable, UserError, unknown
@@ -18,7 +19,7 @@ from neuronx.methods.net_dissect.tally import DENOMINATORS, Tally, Tallying, cel
 from neuronx.options import Count, Natural, OpenShare, Share
 from neuronx.store.cache import Contents, Draft, Entry, digest, entry, open_or_draft, packed
 from neuronx.store.processes import on_first
-from neuronx.types import Explanation, Found, Plain, Table, TrainerFactory
+from neuronx.types import Concepts, Explanation, Found, Plain, Table, TrainerFactory
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -374,6 +375,9 @@ class NetDissect(Options):
             labelled = self.explain_layer(tally, exemplars)
             explanations += [explanation for explanation in labelled if target.asks_for(explanation.unit)]
             tables[f"tally_{target.name}_{layer}.csv"] = cells(dissected(tally, self.denominator))
+        if probe.truth is not None:
+            known = Concepts(*probe.truth)
+            explanations = with_support(explanations, lambda names: recalled(known, names), probe)
         return Found(explanations, tables)
 
     def dissect(

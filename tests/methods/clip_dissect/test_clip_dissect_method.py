@@ -135,3 +135,15 @@ def test_mistakes(probe, trainer):
     broken.values[17, 1] = torch.nan
     with pytest.raises(UserError, match=r"Unit a:1 .*not finite"):
         method.explain_layer(broken, torch.arange(200), torch.rand(200, 3), COLOURS)
+
+
+def test_words_have_support_and_those_with_too_little_take_no_part(probe, trainer):
+    target, mass = network(UNITS[:3]), Eye().colours(probe)[probe.splits["train"]].double().sum(0)
+    found = ClipDissect(Eye(), WORDS, "cos_similarity_cubed").explain(target, probe, trainer)
+    for one in found:
+        assert one.support[0][0] == round(mass[COLOURS.index(one.terms[0][0])].item(), 1)
+    least = float(mass.min()) + 0.01
+    kept = ClipDissect(Eye(), WORDS, "cos_similarity_cubed", min_support=least).explain(target, probe, trainer)
+    assert {one.terms[0][0] for one in kept} == set(COLOURS) - {COLOURS[int(mass.argmin())]}
+    with pytest.raises(UserError, match="No word is shown by 1000 train images"):
+        ClipDissect(Eye(), WORDS, "cos_similarity_cubed", min_support=1000).explain(target, probe, trainer)

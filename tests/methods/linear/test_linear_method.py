@@ -156,3 +156,21 @@ def test_wrong_data_is_refused(world, trainer):
     world.probe.splits["val"] = world.probe.splits["val"][:4]
     with pytest.raises(UserError, match="need 10 images in val; `planted` has 4 there"):
         LinearExplanations(Source()).explain(world.target, world.probe, trainer)
+
+
+def test_each_term_says_how_many_train_and_test_images_show_it(world, trainer):
+    found = LinearExplanations(Source()).explain(world.target, world.probe, trainer)
+    train, test = (CASE.scores[world.probe.splits[name]].double().sum(0) for name in ("train", "test"))
+    for one in found:
+        places = [NAMES.index(concept) for concept, _ in one.terms]
+        assert one.support == tuple((round(train[c].item(), 1), round(test[c].item(), 1)) for c in places)
+
+
+def test_concepts_with_too_little_support_take_no_part(world, trainer):
+    train = CASE.scores[world.probe.splits["train"]].double().sum(0)
+    least = float(train.median())
+    found = LinearExplanations(Source(), min_support=least).explain(world.target, world.probe, trainer)
+    used = {NAMES.index(concept) for one in found for concept, _ in one.terms}
+    assert used and all(train[c] >= least for c in used)
+    with pytest.raises(UserError, match=r"No concept is shown by 1e\+06 of the 1050 train images \(min_support\)"):
+        LinearExplanations(Source(), min_support=1e6).explain(world.target, world.probe, trainer)

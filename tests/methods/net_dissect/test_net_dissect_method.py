@@ -49,6 +49,9 @@ def test_units_are_named_after_what_they_see(colours, shapes, trainer, caplog):
     assert "colours maps: 3 of 4 units are detectors (IoU > 0.04) of 3 concepts" in caplog.text
     notes = dict(found[1].notes)
     assert notes["iou"] > 0.7 and notes["detector"] == 1
+    names, shown = shapes.truth
+    train, test = (int(shown[shapes.splits[name], names.index("grass")].sum()) for name in ("train", "test"))
+    assert found[1].support == ((train, test),) and train > test > 0 and not found[3].support
     assert len(found[1].evidence) == 4 and set(found[1].evidence) <= set(shapes.split("train", "val").tolist())
 
 
