@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.report.evaluation import LeaderboardRow
     from neuronx.report.shown import Shown
+    from neuronx.scoring.accuracy import Accuracy
     from neuronx.targets.target import Target
 
 
@@ -72,6 +73,13 @@ class Study:
         from neuronx.report import shown
 
         return shown.scores(row for rows in self.scored.values() for row in rows)
+
+    @property
+    def accuracy(self) -> "Accuracy | None":
+        """Of the network on the test pictures; None where these are not labelled with its classes."""
+        from neuronx.scoring.accuracy import accuracy
+
+        return accuracy(self.target, self.probe, self.trainer)
 
     @in_python
     def explain(
@@ -217,6 +225,7 @@ class Study:
         layers = ", ".join(f"{layer or 'output'} ({pool})" for layer, pool in self.target.layers.items())
         said = ", ".join(self.found) or "nothing yet"
         pictures = f"{len(self.probe)} pictures of {self.probe.name}"
+        pictures += f" (accuracy {100 * self.accuracy.value:.1f} %)" if self.accuracy is not None else ""
         return f"Study of {self.target.name}, {layers}, on {pictures}; found: {said}"
 
     def _method(
@@ -345,9 +354,11 @@ def study(
         seed: Of baselines, clustering and random units.
     """
     from neuronx.recording.record import record
+    from neuronx.scoring.accuracy import accuracies
 
     made = _study(model, images, layer, pool, transform, units, trainer, configs, seed)
     record(made.target, made.probe, made.trainer)
+    accuracies([made.target], made.probe, made.trainer)
     return made
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
         networks = targets(cfg) if needed else {}  # first, since a wrong layer is the commonest mistake
     from neuronx.command import exemplars, pipeline
     from neuronx.data.latents import images_of
+    from neuronx.scoring.accuracy import accuracies
 
     wanted = exemplars.read(plain(cfg.exemplars))
     if cfg.show is not None:
@@ -108,6 +110,9 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
         )
         if wanted is not None:
             exemplars.draw(networks, images, wanted, trainer, folder, evaluation.explanations)
+        known = accuracies(networks.values(), images, trainer)
+        evaluation = replace(evaluation, accuracies=known)
+        facts["accuracy"] = {found.target: found.value for found in known}
         facts["fingerprints"] = pipeline.fingerprints(images, networks)
     pipeline.finish(evaluation, folder, config_text(cfg), loggers(cfg), **facts)
     return evaluation
@@ -116,6 +121,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
 def experiment(cfg: DictConfig) -> str:
     """Runs the experiment that was chosen, on the networks, images and methods of the run; returns what it printed."""
     from neuronx.experiments.given import Given, run
+    from neuronx.scoring.accuracy import accuracies
+    from neuronx.store.processes import is_first
 
     refused = [key for key in ("show", "explanations", "exemplars") if cfg.get(key) is not None]
     refused += ["sim"] if typed("sim") else []
@@ -123,7 +130,11 @@ def experiment(cfg: DictConfig) -> str:
         raise UserError(f"`experiment=` and `{refused[0]}=` do not go together: leave one of them out.")
     seed(cfg.seed)
     given = Given(build(cfg.trainer), run_folder(cfg), targets(cfg), probe(cfg), methods(cfg))
-    return run(build(cfg.experiment), given, config_text(cfg), loggers(cfg), seed=cfg.seed)
+    text = run(build(cfg.experiment), given, config_text(cfg), loggers(cfg), seed=cfg.seed)
+    known = accuracies(given.targets.values(), given.probe, given.trainer) if given.probe is not None else []
+    if is_first():
+        print("".join(f"{found}\n" for found in known), end="")
+    return text
 
 
 def train(cfg: DictConfig) -> Path:

@@ -219,6 +219,7 @@ def evaluation_of(
     """What was found of one network so far, by methods and by scorers."""
     from neuronx.recording.record import record
     from neuronx.report.evaluation import Evaluation, activity
+    from neuronx.scoring.accuracy import accuracies
     from neuronx.scoring.compare import agreement, compare
 
     for said in found.values():
@@ -231,6 +232,7 @@ def evaluation_of(
         activity=[activity(target.name, recorded) for recorded in record(target, images, trainer).values()],
         tables=tables,
         samples=[sample for said in found.values() for sample in said.samples],
+        accuracies=accuracies([target], images, trainer),
     )
 
 

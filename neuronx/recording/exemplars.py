@@ -363,7 +363,7 @@ class Finder:
         """Tallies a batch for the time being."""
         self.tallies[layer].add(output, rows, self.target.prefix_tokens or 0)
 
-    def end_batch(self, rows: Tensor) -> None:
+    def end_batch(self, rows: Tensor, output: Any = None) -> None:
         """Takes it for good."""
         for tally in self.tallies.values():
             tally.confirm()

@@ -56,8 +56,8 @@ class Collector(Protocol):
         """
         ...
 
-    def end_batch(self, rows: Tensor) -> None:
-        """The network has gone through these rows: what was collected last is final."""
+    def end_batch(self, rows: Tensor, output: Any = None) -> None:
+        """The network has gone through these rows and put out `output`: what was collected last is final."""
         ...
 
     def save(self) -> None:
@@ -222,7 +222,7 @@ class _Outputs:
             inputs = tree_map(lambda x: torch.cat([x, x]), inputs)
         self.images = max(2, len(rows))
         with self.target.record(self.layers, self._collect):
-            run(self.target.module, inputs)
+            output = run(self.target.module, inputs)
         self.units = self.units or dict(self.widths)
         for layer, units in self.units.items():
             if self.widths[layer] != units:
@@ -231,7 +231,7 @@ class _Outputs:
                     f"{self.widths[layer]} for others; units must be the same for all."
                 )
         for collector in self.collectors:
-            collector.end_batch(self.current)
+            collector.end_batch(self.current, output)
 
     def save(self) -> None:
         for collector in self.collectors:
@@ -303,7 +303,7 @@ class _Visitor:
     def collect(self, layer: str, output: Tensor, rows: Tensor) -> None:
         self.outputs[layer] = output.clone()
 
-    def end_batch(self, rows: Tensor) -> None:
+    def end_batch(self, rows: Tensor, output: Any = None) -> None:
         self.visit(rows, self.outputs)
         self.outputs = {}
 

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,11 +31,14 @@ from neuronx.store.cache import UNKEYED, Contents, Draft, Entry, entry, open_or_
 from neuronx.store.processes import on_first, start
 from neuronx.targets.dictionary import SUFFIX
 from neuronx.targets.identity import transform_digest
+from neuronx.targets.layers import first_tensor
 from neuronx.targets.target import Target
 from neuronx.types import Activations, Plain, TrainerFactory, Unit
 
 FLUSH_BYTES = 32 * 2**20
 VALUES = "values.npy"
+ANSWERS = "(answers)"
+"""Stands among layers for the classes that the network finds, which are kept beside them."""
 
 log = logging.getLogger("neuronx")
 
@@ -109,13 +112,16 @@ class Recorder:
             return {layer: entry("recordings", key if store else [key, UNKEYED]) for layer, key in keys.items()}
 
         self.published, self.todo = open_or_draft(places)
+        if self.todo and store and target.latents is None:
+            kept, drafts = open_or_draft(lambda: {ANSWERS: _answers_entry(target, probe, runner)})
+            self.published, self.todo = self.published | kept, self.todo | drafts
         self.found: dict[str, Tensor] = {}
         self.waiting: dict[str, dict[int, Tensor]] = {layer: {} for layer in self.todo}
 
     @property
     def layers(self) -> Collection[str]:
         """Those that are not in the store yet."""
-        return self.todo
+        return [layer for layer in self.todo if layer != ANSWERS]
 
     def done(self, batches: Sequence[Tensor]) -> Collection[int]:
         """The batches that are on disk for every layer."""
@@ -130,8 +136,10 @@ class Recorder:
         """Pools the output."""
         self.found[layer] = pooled(output, self.poolings[layer], self.target.prefix_tokens or 0)
 
-    def end_batch(self, rows: Tensor) -> None:
-        """Takes the pooled values of a batch."""
+    def end_batch(self, rows: Tensor, output: Any = None) -> None:
+        """Takes the pooled values of a batch, and what the network answers."""
+        if ANSWERS in self.todo:
+            self.found[ANSWERS] = _answers(output, len(rows))
         number = int(rows[0]) // self.batch_size
         for layer in self.todo:
             self.waiting[layer][number] = self.found[layer].cpu()
@@ -255,6 +263,36 @@ def _activations(layer: str, how: str, contents: Contents) -> Activations:
     values = whole[first:].view(mapped.shape)
     units = tuple(Unit(layer, index) for index in range(values.shape[1]))
     return Activations(values, units, how, tuple(cast("list[int]", contents.facts.get("broken", []))))
+
+
+def _answers_entry(target: Target, probe: Probe, runner: Trainer) -> Entry:
+    return entry("recordings", identity(target, ANSWERS, probe, runner))
+
+
+def _answers(output: Any, images: int) -> Tensor:
+    """How many classes a network tells apart and which one it finds on each image: (B, 2) float32.
+
+    0 classes where it puts out something else than one number a class, and class -1 where one of them is no number.
+    """
+    logits = first_tensor(output)
+    if logits is None or logits.ndim != 2 or len(logits) < images or not logits.is_floating_point():
+        return torch.zeros(images, 2)
+    logits = logits[:images].float()
+    found = logits.argmax(1).where(~logits.isnan().any(1), -1)
+    return torch.stack([torch.full_like(found, logits.shape[1]), found], 1).float()
+
+
+def answers_of(target: Target, probe: Probe, runner: Trainer) -> tuple[int, Tensor] | None:
+    """How many classes a network tells apart, and which one it finds on each image, (N,) int64; None if unknown.
+
+    They were kept when layers were recorded; no picture is looked at.
+    """
+    start(runner)
+    kept = on_first(_answers_entry(target, probe, runner).open)
+    if kept is None:
+        return None
+    counts, found = torch.from_numpy(np.load(kept.files[VALUES])).long().unbind(1)
+    return (int(counts[0]), found) if int(counts[0]) and bool((counts == counts[0]).all()) else None
 
 
 def without_parts(target: Target) -> Target:

@@ -30,6 +30,7 @@ from neuronx.errors import UserError, brief
 from neuronx.metrics.correlation import FEW, mean_and_sem
 from neuronx.progress import where_to_look
 from neuronx.report.purity import PURITY, purity_summary
+from neuronx.scoring.accuracy import Accuracy
 from neuronx.scoring.rows import CEILING, SHUFFLED, is_method
 from neuronx.store.cache import write_atomic
 from neuronx.tables.csv import write_csv, write_records, write_scores
@@ -215,6 +216,7 @@ class Evaluation:
         tables: What methods have to say beyond their explanations, and scores beyond their numbers: columns and rows by
             file name.
         samples: References of split units, to be shown.
+        accuracies: Of the networks on the test pictures, where these are labelled with their classes.
     """
 
     explanations: Mapping[tuple[str, str], Sequence[Explanation]]
@@ -224,6 +226,7 @@ class Evaluation:
     activity: Sequence[Activity] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     samples: Sequence[PartSamples] = ()
+    accuracies: Sequence[Accuracy] = ()
 
     @cached_property
     def leaderboard(self) -> list[LeaderboardRow]:
@@ -236,7 +239,7 @@ class Evaluation:
         return leaderboard(self.scores, {(layer.target, unit) for layer in self.activity for unit in layer.dead})
 
     def summary(self) -> dict[str, float]:
-        """Means of the leaderboard as `score/<score>/<target>/<layer>/<method>`, shares of dead units as `dead/...`.
+        """Means of the leaderboard as `score/<score>/<target>/<layer>/<method>`, `dead/...`, `accuracy/<target>`.
 
         Where several judges scored the same, the judge's name comes last in the key.
         """
@@ -245,6 +248,7 @@ class Evaluation:
             key if keys.count(key) == 1 else f"{key}/{row.judge}": row.mean
             for key, row in zip(keys, self.leaderboard, strict=True)
         }
+        means |= {f"accuracy/{found.target}": found.value for found in self.accuracies}
         return means | {f"dead/{layer.target}/{layer.layer}": layer.share for layer in self.activity}
 
 
@@ -310,7 +314,7 @@ def show(evaluation: Evaluation, folder: str | Path | None = None, console: Cons
     console.print(_boards(evaluation))
     if PURITY in evaluation.tables:
         console.print(purity_summary(evaluation.tables))
-    for sentence in evaluation.agreement:
+    for sentence in (*evaluation.accuracies, *evaluation.agreement):
         console.print(escape(str(sentence)))
     if folder is not None:
         # Not wrapped, so that the path can be copied.
