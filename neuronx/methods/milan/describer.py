@@ -7,7 +7,7 @@ Captioners of ours are a safetensors file with a card beside it; published ones 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuronx.concepts.encoders import Encoder as Clip
+from neuronx.concepts.clip import Clip
+from neuronx.concepts.encoders import Encoder
+from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import UserError
 from neuronx.methods.milan.captioner import Captioner, Captions
+from neuronx.methods.milan.choosing import most_similar
 from neuronx.methods.milan.features import IMAGES
 from neuronx.methods.milan.networks import Decoder, LanguageModel, Vocabulary
-from neuronx.methods.milan.published import KEYS, published_file, read_published
+from neuronx.methods.milan.published import BEAM, CLIP, KEYS, TEMPERATURE, WITH_CLIP, published_file, read_published
 from neuronx.recording.maps import on_grid
 from neuronx.store import checkpoints
 from neuronx.targets import torchvision
@@ -51,6 +54,8 @@ class RegionEncoder:
         published_masks: Bring masks to the grids by plain bilinear interpolation, as the published code does: it looks
             at 2 x 2 pixels for each cell, so that small masks may vanish. Otherwise cells hold the mean of the mask.
         clip: Identity of the CLIP whose picture tower the network is; "" for others.
+        spatial: Give the features of every place of a tap, of pictures that have the mean colour outside of their
+            masks, as MILAN's spatial encoder does.
     """
 
     target: Target
@@ -58,6 +63,7 @@ class RegionEncoder:
     side: int | None = None
     published_masks: bool = False
     clip: str = ""
+    spatial: bool = False
 
     def __post_init__(self) -> None:
         if not self.taps:
@@ -76,7 +82,7 @@ class RegionEncoder:
         device = next(self.target.module.parameters()).device
         with torch.inference_mode():
             blank = torch.zeros(1, 3, side, side, device=device)
-            return self(blank, torch.ones_like(blank[:, :1])).shape[1]
+            return self(blank, torch.ones_like(blank[:, :1])).shape[-1]
 
     @property
     def identity(self) -> dict[str, Plain]:
@@ -89,10 +95,11 @@ class RegionEncoder:
             "mean": list(mean),
             "std": list(std),
             "published_masks": self.published_masks,
+            **({"spatial": True} if self.spatial else {}),
         }
 
     def __call__(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Features (N, D) float32, on the network's device; those of an empty mask are 0.
+        """Features (N, D) float32, on the network's device; those of an empty mask are 0. (N, P, D) if `spatial`.
 
         Args:
             images: (N, 3, H, W), uint8 or floats in [0, 1].
@@ -109,8 +116,11 @@ class RegionEncoder:
             raise UserError(f"{len(images)} images need masks ({len(images)}, 1, height, width): {tuple(masks.shape)}.")
         device = next(self.target.module.parameters()).device
         masks = masks.to(device, torch.float32)
-        features = self._tapped(self._inputs(images.to(device)), masks)
-        return torch.cat([features[tap] for tap in self.taps], 1)
+        inputs = self._inputs(images.to(device))
+        if self.spatial:  # the normalised picture is multiplied, as published: outside of a mask it has the mean colour
+            inputs = inputs * F.interpolate(masks, inputs.shape[2:]).to(inputs.dtype)
+        features = self._tapped(inputs, masks)
+        return torch.cat([features[tap] for tap in self.taps], -1)
 
     def _inputs(self, images: Tensor) -> Tensor:
         mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in _statistics(self.target))
@@ -137,8 +147,10 @@ class RegionEncoder:
         return features
 
     def _averaged(self, output: Tensor, masks: Tensor) -> Tensor:
-        """The mean (N, C) of a tap's output over masks (N, 1, H, W)."""
+        """The mean (N, C) of a tap's output over masks (N, 1, H, W); if `spatial`, its places (N, P, C)."""
         maps = output[:, :, None, None] if output.ndim == 2 else on_grid(output, self.target.prefix_tokens or 0)
+        if self.spatial:
+            return maps.float().flatten(2).transpose(1, 2)
         weights = shrunk(masks, maps.shape[-2:], self.published_masks).flatten(1)
         total = weights.sum(1, keepdim=True)
         weights = weights / total.where(total > 1e-8, 1)
@@ -183,7 +195,7 @@ def encoder_of(
         target = _filled(network, backbone) if backbone else torchvision.load(network, "IMAGENET1K_V1", layers=usual)
         return RegionEncoder(_normalising(target), tuple(taps or usual), None, published_masks)
     part = network if isinstance(network, Target) else _trained_part(network)
-    if isinstance(part, Clip):
+    if isinstance(part, Encoder):
         tower = part.model.visual
         layers = {name: "avg" for name, _ in tower.named_modules() if name.rpartition(".")[2] in PYRAMID[-2:]}
         side = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
@@ -193,14 +205,14 @@ def encoder_of(
     return RegionEncoder(part, tuple(taps or (PYRAMID if pyramid else part.layers)), part.input_size, published_masks)
 
 
-def _trained_part(network: str | Path) -> "Target | Clip":
+def _trained_part(network: str | Path) -> "Target | Encoder":
     try:
         part = checkpoints.load(network)
     except UserError as error:
         if Path(network).suffix == ".safetensors":
             raise
         raise UserError(f"{error} Encoders of torchvision are {', '.join(BACKBONES)}.") from None
-    if not isinstance(part, Target | Clip):
+    if not isinstance(part, Target | Encoder):
         raise UserError(f"{network} is a {type(part).__name__}; an encoder is made of a classifier or a CLIP.")
     return part
 
@@ -215,6 +227,7 @@ class Describer:
         name: Where the weights come from.
         published: Whether captions are written as the published code does, with its score of the language model.
         domain: The kind of pictures that it knows, "shapes" or "natural"; "" where nobody said.
+        clip: Chooses among the beam the caption that is most similar to the exemplars; None takes the best of the beam.
     """
 
     captioner: Captioner
@@ -222,6 +235,7 @@ class Describer:
     name: str
     published: bool = False
     domain: str = ""
+    clip: Clip | None = None
 
     def __post_init__(self) -> None:
         wanted = self.captioner.decoder.key.in_features
@@ -242,7 +256,23 @@ class Describer:
         Raises:
             UserError: Images or masks of another shape, or as `Captioner.forward`.
         """
-        return self.write(self.features(images, masks), **options)
+        captions = self.write(self.features(images, masks), **options)
+        if self.clip is None:
+            return captions
+        if captions.beams is None:
+            raise UserError(
+                f"{self.name}{WITH_CLIP} chooses among a beam: use strategy=beam, or the captioner {self.name}."
+            )
+        units = images if images.ndim == 5 else images.unsqueeze(0)
+        sees = MaskedClip(self.clip.encoder.image_target(self.clip.name))
+        with torch.inference_mode():
+            pictures = (
+                (units if units.dtype == torch.uint8 else units.mul(255).round().byte()).flatten(0, 1).split(IMAGES)
+            )
+            seen = torch.cat([sees(some, torch.ones_like(some[:, :1])) for some in pictures]).unflatten(
+                0, units.shape[:2]
+            )
+        return most_similar(captions, self.captioner, self.clip, seen)[0]
 
     @torch.inference_mode()
     def features(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
@@ -255,7 +285,7 @@ class Describer:
         pictures = images.flatten(0, 1).split(IMAGES)
         cut = [None] * len(pictures) if masks is None else masks.flatten(0, 1).split(IMAGES)
         features = [self.encoder(*pair) for pair in zip(pictures, cut, strict=True)]
-        return torch.cat(features).unflatten(0, images.shape[:2])
+        return torch.cat(features).unflatten(0, images.shape[:2]).flatten(1, -2)
 
     def write(self, features: Tensor, **options: Any) -> Captions:
         """Captions from features (U, k, D)."""
@@ -300,18 +330,28 @@ def is_published(weights: "str | Path | Describer") -> bool:
     )
 
 
+def chooses(weights: "str | Path | Describer", key: str) -> bool:
+    """Whether a CLIP chooses the captions of this captioner, as published."""
+    return str(weights) == "published" and key.endswith(WITH_CLIP)
+
+
 def pretrained(name: str | Path = "base", encoder: Any = None) -> Describer:
     """A captioner to be called with images and masks.
 
     Args:
         name: One of the published ones (base, cls, gen, imagenet, places365, alexnet, resnet152, biggan), which is
-            fetched on first use; the name of a shipped one; or a file, published or of ours.
+            fetched on first use, or with CLIP's choice among 1000 captions (base+clip, ...); the name of a shipped one;
+            or a file, published or of ours.
         encoder: As in `load`.
 
     Returns:
         `pretrained("base")(images, masks).captions` are the sentences.
     """
-    return load("published", str(name), encoder) if name in KEYS else load(name, encoder=encoder)
+    return (
+        load("published", str(name), encoder)
+        if str(name).removesuffix(WITH_CLIP) in KEYS
+        else load(name, encoder=encoder)
+    )
 
 
 def card(captioner: Captioner, encoder: RegionEncoder) -> dict[str, Plain]:
@@ -377,10 +417,17 @@ def _published(weights: str | Path, key: str, encoder: Any, published_masks: boo
     masks = True if published_masks is None else published_masks
     if encoder is None:
         found = encoder_of(read.encoder, None, masks, read.backbone or None)
+        if read.spatial:
+            found = replace(found, taps=PYRAMID[-1:], spatial=True)
     else:
         found = encoder_of(encoder, None, masks)
-    name = key if str(weights) == "published" else Path(weights).stem
-    return Describer(read.captioner.requires_grad_(False), found, name, published=True, domain="natural")
+    name = key.removesuffix(WITH_CLIP) if str(weights) == "published" else Path(weights).stem
+    captioner, clip = read.captioner.requires_grad_(False), None
+    if chooses(weights, key):
+        clip = Clip(*CLIP)
+        captioner.strategy, captioner.temperature = "beam", TEMPERATURE
+        captioner.beam_size = min(BEAM, captioner.decoder.specials.size)
+    return Describer(captioner, found, name, published=True, domain="natural", clip=clip)
 
 
 class _AllTapsRead(Exception):

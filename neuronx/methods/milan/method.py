@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from neuronx.concepts.clip import Clip
 from neuronx.concepts.formula import quoted
 from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError, unknown
-from neuronx.methods.milan.captioner import Captioner, Captions
-from neuronx.methods.milan.describer import Describer, encoder_of, is_published, load
+from neuronx.methods.milan.captioner import Captioner
+from neuronx.methods.milan.choosing import most_similar
+from neuronx.methods.milan.describer import Describer, chooses, encoder_of, is_published, load
 from neuronx.methods.milan.features import Captioned, Notes, Subject, encode, written
+from neuronx.methods.milan.published import CLIP
 from neuronx.options import Count, NotNegative, Share
 from neuronx.recording.exemplars import Exemplars, find_exemplars, gather
 from neuronx.recording.maps import masks
@@ -27,7 +30,6 @@ from neuronx.targets.identity import module_digest, transform_digest
 from neuronx.types import Explanation, Plain, TrainerFactory
 
 if TYPE_CHECKING:
-    from neuronx.concepts.clip import Clip
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
@@ -172,7 +174,8 @@ class Milan:
             )
         self.weights, self.key, self.encoder, self.published_masks = weights, key, encoder, published_masks
         self.k, self.quantile, self.by, self.masked = k, quantile, by, float(masked)
-        self.clip = clip if rerank == "clip" else None
+        chosen = isinstance(weights, str) and chooses(weights, key)
+        self.clip = clip if rerank == "clip" else Clip(*CLIP) if chosen else None
         given = {"strategy": strategy, "pmi": pmi, "temperature": temperature, "beam_size": beam_size, "length": length}
         self.options = {name: value for name, value in given.items() if value is not None}
         if self.clip is not None:
@@ -235,7 +238,9 @@ class Milan:
             if self.clip is None or similar is None:
                 scores = captions.scores.tolist()
                 return [(text, (("score", score),)) for text, score in zip(captions.captions, scores, strict=True)]
-            return most_similar(captions, self.describer, self.clip, similar(units))
+            best, cosines = most_similar(captions, captioner, self.clip, similar(units))
+            told = zip(best.captions, best.scores.tolist(), cosines.tolist(), strict=True)
+            return [(text, (("score", score), ("clip", cosine))) for text, score, cosine in told]
 
         starts = torch.tensor([0, *map(len, fire)]).cumsum(0).tolist()
         subjects = [
@@ -285,38 +290,6 @@ class Milan:
 def _preparing(sources: Sequence[ExemplarSource], trainer: TrainerFactory) -> Callable[[Sequence[int]], None]:
     """Prepares some of the sources, those that are not yet."""
     return lambda missing: prepare([sources[at] for at in missing if sources[at].maps is None], trainer)
-
-
-def most_similar(captions: Captions, by: Describer, clip: "Clip", images: Tensor) -> list[Captioned]:
-    """Of each unit's beam the caption with the largest mean cosine to its exemplars; of equals the first.
-
-    One without words only where there is no other.
-
-    Args:
-        captions: With beams of W captions.
-        by: Who wrote them.
-        clip: Whose embeddings are compared.
-        images: (U, k, E) embeddings of the exemplars.
-
-    Returns:
-        Captions, with the score in the beam and the mean cosine as notes.
-    """
-    beams: Any = captions.beams
-    tokens = beams.tokens
-    texts = by.captioner.vocabulary.sentences(tokens.flatten(0, 1))
-    distinct = list(dict.fromkeys(texts))
-    number = {text: i for i, text in enumerate(distinct)}
-    index = torch.tensor([number[text] for text in texts]).view(tokens.shape[:2])
-    embedded = clip.embed_texts(distinct, store=False)
-    # The mean of cosines is the cosine sum of the mean embedding.
-    cosines = (images.float().mean(1) @ embedded.float().T).gather(1, index)
-    blank = torch.tensor([not text for text in distinct])[index]
-    best = cosines.masked_fill(blank, -2).max(1, keepdim=True).indices
-    chosen, scores, similar = (x.gather(1, best)[:, 0].tolist() for x in (index, beams.scores.cpu(), cosines))
-    return [
-        (distinct[i], (("score", score), ("clip", cosine)))
-        for i, score, cosine in zip(chosen, scores, similar, strict=True)
-    ]
 
 
 def _explanation(source: ExemplarSource, row: int, text: str, notes: Notes) -> Explanation:

@@ -26,8 +26,17 @@ KEYS = ("base", "cls", "gen", "imagenet", "places365", "alexnet", "resnet152", "
 
 URL = "http://milan.csail.mit.edu/models/milan-{key}.pth"
 
+WITH_CLIP = "+clip"
+"""Ends the keys of captioners whose captions a CLIP chooses among a beam."""
+BEAM, TEMPERATURE = 1000, 0.5
+"""How these search: captions in the beam, weight of the language model."""
+CLIP = ("ViT-B-32", "openai")
+"""The CLIP that chooses."""
+
 FEATURE_SIZES = {"alexnet": 1152, "resnet18": 1024, "resnet50": 3904, "resnet101": 3904}
 """D of the encoders, by the network that they are made of."""
+SPATIAL, SPATIAL_SIZES = "SpatialConvEncoder", {"resnet18": 512}
+"""The encoder that gives a vector for each place of layer4 instead of one for each picture, and its D."""
 
 _DECODER = {
     "initial_h": "init_h.0",
@@ -52,11 +61,13 @@ class PublishedCaptioner:
         captioner: Decoder, language model and vocabulary, with the published defaults, in evaluation mode.
         encoder: Name of the encoder's network: alexnet, resnet18, resnet50 or resnet101, of torchvision.
         backbone: Weights of that network by torchvision's names, without the classifier of a ResNet.
+        spatial: Whether the encoder gives a vector for each place of the last layer.
     """
 
     captioner: Captioner
     encoder: str
     backbone: dict[str, Tensor]
+    spatial: bool = False
 
 
 def published_file(weights: str | Path = "published", key: str = "base") -> Path:
@@ -67,6 +78,7 @@ def published_file(weights: str | Path = "published", key: str = "base") -> Path
     """
     if str(weights) != "published":
         return Path(weights).expanduser()
+    key = key.removesuffix(WITH_CLIP)
     if key not in KEYS:
         raise unknown("published captioner", key, KEYS)
     path = data_root() / "milan" / f"milan-{key}.pth"
@@ -91,11 +103,13 @@ def read_published(path: str | Path) -> PublishedCaptioner:
         raise UserError(f"{path} is not a captioner of MILAN ({type(error).__name__}: {error}).") from error
     if lm_words not in (None, words):
         raise UserError(f"{path}: the words of the language model are not the decoder's, or not in their order.")
-    if encoder not in FEATURE_SIZES:
-        raise unknown("encoder", str(encoder), FEATURE_SIZES, f"{path} names it.")
+    spatial = (payload.get("children") or {}).get("encoder") == SPATIAL
+    sizes_of = SPATIAL_SIZES if spatial else FEATURE_SIZES
+    if encoder not in sizes_of:
+        raise unknown("encoder", str(encoder), sizes_of, f"{path} names it.")
     decoder = Decoder(
         len(words),
-        FEATURE_SIZES[encoder],
+        sizes_of[encoder],
         attention_size=properties.get("attention_hidden_size"),
         **_given(properties, "embedding_size", "hidden_size", "dropout"),
     )
@@ -111,6 +125,7 @@ def read_published(path: str | Path) -> PublishedCaptioner:
         Captioner(Vocabulary(words), decoder, language_model, **defaults).eval(),
         encoder,
         {name: value for name, value in backbone.items() if not name.startswith("fc.")},
+        spatial,
     )
 
 

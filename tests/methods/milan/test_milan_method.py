@@ -9,8 +9,9 @@ from neuronx.concepts.masked_clip import MaskedClip
 from neuronx.errors import Unsuitable, UserError
 from neuronx.methods.milan import describer as describers
 from neuronx.methods.milan.captioner import Beams, Captions
+from neuronx.methods.milan.choosing import most_similar
 from neuronx.methods.milan.describer import Describer
-from neuronx.methods.milan.method import Milan, most_similar
+from neuronx.methods.milan.method import Milan
 from neuronx.recording.exemplars import find_exemplars
 from neuronx.scoring.compare import check_judge
 from neuronx.world import networks as shapes
@@ -123,10 +124,12 @@ def test_a_clip_chooses_among_the_beam(describer, target, probe, trainer):
         assert dict(one.notes)["clip"] == pytest.approx(mine.mean().item(), abs=1e-5)
     features = torch.rand(3, 4, 224)
     beams = describer.write(features, strategy="beam")
-    for i, (text, notes) in enumerate(most_similar(beams, describer, clip, images[:12].view(3, 4, -1))):
+    chosen, cosines = most_similar(beams, describer.captioner, clip, images[:12].view(3, 4, -1))
+    for i, (text, cosine) in enumerate(zip(chosen.captions, cosines.tolist(), strict=True)):
         choice = [describer.captioner.vocabulary.sentence(row) for row in beams.beams.tokens[i]]
         every = (images[4 * i : 4 * i + 4] @ clip.embed_texts(choice).T).mean(0)
-        assert dict(notes)["clip"] == pytest.approx(every.max().item(), abs=1e-5) and text in choice
+        assert cosine == pytest.approx(every.max().item(), abs=1e-5) and text in choice
+        assert describer.captioner.vocabulary.sentence(chosen.tokens[i].tolist()) == text
 
 
 def test_a_caption_without_words_is_chosen_only_where_there_is_no_other(describer):
@@ -134,7 +137,7 @@ def test_a_caption_without_words_is_chosen_only_where_there_is_no_other(describe
     beams = Beams(torch.tensor([[[stop, stop], [3, stop]], [[stop, stop], [stop, stop]]]), torch.zeros(2, 2))
     told = Captions((), torch.zeros(2), beams.tokens[:, 0], beams)
     blank = clip.embed_texts([""]).expand(2, 4, -1)
-    assert [text for text, _ in most_similar(told, describer, clip, blank)] == ["Circle", ""]
+    assert most_similar(told, describer.captioner, clip, blank)[0].captions == ("Circle", "")
 
 
 def test_a_clip_may_look_within_the_masks(describer, target, probe, trainer):

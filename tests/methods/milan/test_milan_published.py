@@ -1,14 +1,20 @@
+import dataclasses
 import os
 
 import numpy as np
 import oracles_milan as oracle
 import pytest
 import torch
+import torchvision
 from milan_cases import WORDS, container, features, published_state
 from milan_cases import oracle as weights_of
 
+import neuronx
 from neuronx.errors import UserError
-from neuronx.methods.milan.published import KEYS, URL, published_file, read_published
+from neuronx.methods.milan.method import Milan
+from neuronx.methods.milan.published import BEAM, KEYS, URL, published_file, read_published
+from neuronx.targets.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from neuronx.world.clip import ShapesClip
 
 D = 1024
 
@@ -113,11 +119,60 @@ def test_without_a_network_the_way_round_is_named(monkeypatch, tmp_path):
         published_file("published", "cls")
 
 
+def spatial(write):
+    network = torchvision.models.resnet18()
+    payload = container(published_state(D=512), backbone=network.state_dict())
+    payload["children"]["encoder"] = "SpatialConvEncoder"
+    return write(payload), network.eval()
+
+
+def test_the_spatial_encoder_gives_a_vector_for_each_of_49_places(write):
+    path, network = spatial(write)
+    describer = neuronx.milan.pretrained(path)
+    images, masks = torch.rand(2, 3, 3, 224, 224), torch.zeros(2, 3, 1, 224, 224)
+    masks[..., 50:120, 30:200] = 1
+    found = describer.features(images, masks)
+    assert found.shape == (2, 3 * 49, 512) and describer.encoder.size == 512
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    trunk = torch.nn.Sequential(*list(network.children())[:-2])
+    with torch.no_grad():
+        expected = trunk((images[1] - mean) / std * masks[1]).permute(0, 2, 3, 1).reshape(-1, 512)
+    torch.testing.assert_close(found[1], expected, atol=1e-4, rtol=1e-3)
+    assert len(describer(images, masks, beam_size=3, length=4).captions) == 2
+
+
+def test_a_clip_chooses_as_published(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEURONX_DATA", str(tmp_path))
+    (tmp_path / "milan").mkdir()
+    path, _ = spatial(write)
+    path.rename(tmp_path / "milan" / "milan-base.pth")
+    describer = neuronx.milan.pretrained("base+clip")
+    captioner = describer.captioner
+    assert (captioner.strategy, captioner.temperature, BEAM) == ("beam", 0.5, 1000)
+    assert captioner.beam_size == captioner.decoder.specials.size  # a thousand where there are so many words
+    assert (describer.clip.model, describer.clip.pretrained) == ("ViT-B-32", "openai")
+    clip = ShapesClip(pretrained="shapes_explainer")
+    describer = dataclasses.replace(describer, clip=clip)
+    images = torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8)
+    masks = torch.ones(2, 3, 1, 64, 64)
+    chosen = describer(images, masks, length=3)
+    beams = dataclasses.replace(describer, clip=None)(images, masks, length=3).beams
+    tower, transform = clip.encoder.model.visual.eval(), clip.encoder.transform
+    for unit, caption in enumerate(chosen.captions):
+        texts = [captioner.vocabulary.sentence(row.tolist()) for row in beams.tokens[unit]]
+        with torch.no_grad():
+            seen = torch.nn.functional.normalize(tower(transform(images[unit])), dim=-1)
+        cosines = (seen @ clip.embed_texts(texts).T).mean(0)
+        assert cosines[texts.index(caption)] > cosines.max() - 1e-3
+    with pytest.raises(UserError, match="chooses among a beam"):
+        describer(images, masks, strategy="greedy")
+    method = Milan("published", "base+clip")
+    assert method.clip.model == "ViT-B-32" and method.options["strategy"] == "beam" and not method.masked
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["resnet101", "resnet18"])
 def test_files_of_the_published_size_are_read(write, encoder):
-    import torchvision
-
     words = tuple(f"word{i}" for i in range(5000))
     D = {"resnet101": 3904, "resnet18": 1024}[encoder]
     network = getattr(torchvision.models, encoder)()
