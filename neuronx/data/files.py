@@ -143,7 +143,7 @@ def _examine(path: Path) -> PictureFile:
                 return PictureFile(content, f"{picture.width} x {picture.height} pixels are too many")
             return _decoded(picture, content)
     except Exception as error:  # what PIL raises on damaged files is of a dozen kinds
-        return PictureFile(content, _why(data, error))
+        return PictureFile(content, why_no_picture(data, error))
 
 
 def _decoded(picture: Image.Image, content: str) -> PictureFile:
@@ -163,7 +163,7 @@ def _decoded(picture: Image.Image, content: str) -> PictureFile:
     return PictureFile(content, "", size, turn, found, picture.mode == "F", frames)
 
 
-def _why(data: bytes, error: Exception) -> str:
+def why_no_picture(data: bytes, error: Exception) -> str:
     """Why bytes are no picture, in a few words."""
     if not data:
         return "is empty"

@@ -1,6 +1,7 @@
 """Pictures in a folder, with labels, names of classes and a hierarchy where they are known."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
@@ -18,6 +19,8 @@ from neuronx.data.published import published_for
 from neuronx.errors import UserError, brief, unknown
 from neuronx.options import Count, Natural, Seed, Share
 from neuronx.store.cache import data_root, digest
+
+log = logging.getLogger(__name__)
 
 
 class FolderProbe(Probe):
@@ -76,6 +79,8 @@ class FolderProbe(Probe):
         self.folder, self.paths = listing.folder, [listing.paths[i] for i in kept]
         self.upright, self._files = upright, [found[i] for i in kept]
         self._contents = [file.content for file in self._files]
+        if copies := len(kept) - len(set(self._contents)):
+            log.warning("%d pictures of %s are copies of others, which may be in train and in test", copies, self.name)
         self._scale = scale_for(self._files, self.name)
         self.folders, self._hierarchy = tuple(listing.classes), hierarchy
         self.segmentation = listing.segmentation(kept, self._files, upright) if listing.segmentation else None

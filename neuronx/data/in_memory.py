@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from neuronx.data.folder import FolderProbe
 from neuronx.data.items import Targets, check_readable, classes_of, item, targets_of, tensor_of
-from neuronx.data.pixels import rgb
+from neuronx.data.pixels import Scale, extent, is_deep, rgb, scale_of, turned
 from neuronx.data.probe import Probe, Transform, splits_of
 from neuronx.data.segmentation import Segmentation
-from neuronx.errors import UserError, brief, in_python, unknown
+from neuronx.errors import UserError, brief, first_line, in_python, unknown
 from neuronx.progress import progress
 
 
@@ -53,6 +53,7 @@ class InMemoryProbe(Probe):
         splits: int | str | Path = 0,
         segmentation: Segmentation | None = None,
         as_pictures: bool = False,
+        upright: bool = True,
         batch_size: int = 64,
         num_workers: int = 0,
     ) -> None:
@@ -72,6 +73,7 @@ class InMemoryProbe(Probe):
             splits: As in `splits_of`.
             segmentation: What each pixel shows, by the same rows.
             as_pictures: Hand uint8 tensors out as PIL pictures, for transforms that take no batches.
+            upright: Turns PIL pictures as their EXIF orientation says; False leaves them as they are.
             batch_size: Of the loader.
             num_workers: Processes that load.
 
@@ -80,14 +82,14 @@ class InMemoryProbe(Probe):
         """
         super().__init__(batch_size=batch_size, num_workers=num_workers)
         _check_arguments(name, class_names, hierarchy, batch_size)
-        self.name, self.pictures, self.as_pictures = name, pictures, as_pictures
+        self.name, self.pictures, self.as_pictures, self.upright = name, pictures, as_pictures, upright
         n = len(pictures)  # type: ignore[arg-type]
         if n == 0:
             raise UserError(f"`{name}` holds no pictures.")
         first = pictures[0] if isinstance(pictures, Tensor) else item(pictures, 0, name)[0]
         self.ready = isinstance(first, Tensor) and first.is_floating_point()
         self.domain = "tensors" if self.ready else domain
-        self._digest, targets = _content(pictures, name)
+        self._digest, targets, self._scale = _content(pictures, name, upright)
         if labels is None or not isinstance(labels, str):
             names = tuple(class_names) or classes_of(pictures, name)
             said = targets_of(targets, name, names) if labels is None else _given(labels, name, names)
@@ -125,7 +127,7 @@ class InMemoryProbe(Probe):
         found = [item(self.pictures, row, self.name)[0] for row in rows]
         if self.ready:
             return torch.stack(found)
-        return [_pil(one) if isinstance(one, Tensor) else rgb(one) for one in found]
+        return [_pil(one) if isinstance(one, Tensor) else rgb(one, self._scale, self.upright) for one in found]
 
     def loader(self, transform: Transform, rows: Tensor | None = None, **options: Any) -> DataLoader:
         """As any probe's; float pictures are left as they are."""
@@ -204,8 +206,8 @@ def _numbered(said: Targets) -> tuple[str, ...]:
     return tuple(f"class {i}" for i in range(count if said.label_sets is None else said.label_sets.shape[1]))
 
 
-def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
-    """The digest of all pixels, and the targets of the items, None for each that has none.
+def _content(pictures: Any, name: str, upright: bool) -> tuple[str, list[Any], Scale]:
+    """The digest of all pixels; the targets of the items, None for each that has none; the scale of deep grey values.
 
     Raises:
         UserError: For what is no picture, and for pictures that are others when they are asked for again.
@@ -215,7 +217,8 @@ def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
         content.update(f"{pictures.dtype} {tuple(pictures.shape)}".encode())
         for part in pictures.split(256):
             content.update(part.contiguous().numpy().tobytes())
-        return content.hexdigest(), [None] * len(pictures)
+        return content.hexdigest(), [None] * len(pictures), Scale()
+    extents: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     targets: list[Any] = []
     first: Any = None
     again = {index: b"" for index in torch.linspace(0, len(pictures) - 1, AGAIN).long().tolist()}
@@ -227,26 +230,38 @@ def _content(pictures: Any, name: str) -> tuple[str, list[Any]]:
             raise UserError(f"Pictures 0 and {index} of `{name}` differ in kind: one is floats, the other is not.")
         if floats[0] and first.shape != picture.shape:
             raise UserError(f"Pictures 0 and {index} of `{name}` differ in size; floats are fed as they are.")
-        data = _bytes(picture)
+        data = _bytes(picture, upright, f"Picture {index} of `{name}`")
         content.update(data)
+        if isinstance(picture, Image.Image) and is_deep(picture) and (found := extent(picture)):
+            extents[picture.mode == "F"].append(found)
         targets.append(target)
         if index in again:
             again[index] = data
-    if random := [index for index, data in again.items() if _bytes(item(pictures, index, name)[0]) != data]:
+    if random := [index for index, data in again.items() if _bytes(item(pictures, index, name)[0], upright) != data]:
         raise UserError(
             f"Picture {random[0]} of `{name}` is another each time that it is asked for, as with random crops: "
             "give the data set without them, since what is recorded must be what is shown."
         )
-    return content.hexdigest(), targets
+    return content.hexdigest(), targets, scale_of(extents[False], extents[True])
 
 
 AGAIN = 8
 """Pictures that are asked for twice, to see whether they stay the same."""
 
 
-def _bytes(picture: Any) -> bytes:
-    """Kind, shape and pixels of a picture; those in RGB for one of PIL."""
-    array = picture.numpy() if isinstance(picture, Tensor) else np.asarray(rgb(picture))
+def _bytes(picture: Any, upright: bool, where: str = "") -> bytes:
+    """Kind, shape and pixels of a picture; those in RGB for one of PIL, unless it is deep.
+
+    Raises:
+        UserError: For a picture of PIL that does not decode.
+    """
+    if isinstance(picture, Tensor):
+        array = picture.numpy()
+    else:
+        try:
+            array = np.asarray(turned(picture, upright) if is_deep(picture) else rgb(picture, upright=upright))
+        except Exception as error:  # what PIL raises on damaged files is of a dozen kinds
+            raise UserError(f"{where} does not decode: {first_line(error)}.") from None
     return f"{array.dtype} {array.shape}".encode() + array.tobytes()
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from neuronx.data.files import opened, why_no_picture
+from neuronx.data.pixels import size_read
 from neuronx.errors import UserError, brief, first_line
 
 PICTURES = ("image", "img", "pixel_values", "picture", "images", "jpg", "jpeg", "png", "webp", "input", "x")
@@ -108,9 +110,13 @@ def picture(given: Any, where: str) -> Image.Image | Tensor:
         return picture(given["bytes"], where)
     if isinstance(given, bytes):
         try:
-            return Image.open(io.BytesIO(given))
-        except OSError:
-            raise UserError(f"{where} is no picture, but {len(given)} bytes of something else.") from None
+            with opened(io.BytesIO(given)) as found:
+                found.draft("RGB", size_read(*found.size))
+                found.load()
+                return found
+        except Exception as error:  # what PIL raises on damaged files is of a dozen kinds
+            why = why_no_picture(given, error)
+            raise UserError(f"{where} is no picture, but {len(given)} bytes ({why}).") from None
     if not isinstance(given, np.ndarray | Tensor):
         raise UserError(f"{where} is {brief(given)}; expected a PIL picture, or a tensor (3, H, W) or array (H, W, 3).")
     return tensor_of(given, where, 3)

@@ -244,7 +244,10 @@ def _matched(paths: Sequence[str], pictures: Path, labels: Path) -> list[str]:
     stems = [str(Path(path).with_suffix("")) for path in paths]
     if missing := [path for path, stem in zip(paths, stems, strict=True) if stem not in found]:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UserError(f"{len(missing)} of {len(paths)} pictures in {pictures} have no labels in {labels}: {shown}.")
+        raise UserError(
+            f"{len(missing)} of {len(paths)} pictures in {pictures} have no labels in {labels}: {shown}. "
+            f"Labels are files of the same names that end by {', '.join(sorted(LABELS))}."
+        )
     return [found[stem] for stem in stems]
 
 

@@ -5,11 +5,14 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from torchvision.datasets import ImageFolder
 
 from neuronx.data import files, pixels
 from neuronx.data.files import examined, open_rgb, scale_for
 from neuronx.data.folder import FolderProbe
+from neuronx.data.in_memory import probe_of
 from neuronx.data.pixels import Scale, rgb
+from neuronx.errors import UserError
 
 RAMP = np.tile(np.linspace(0, 1, 40), (4, 1))
 EIGHT = (RAMP * 255).round()
@@ -184,3 +187,40 @@ def test_files_that_say_they_are_endless_are_not_decoded(tmp_path, monkeypatch):
 def test_what_pil_shows_is_what_we_show():
     picture = Image.open(io.BytesIO(turned_photo(6)))
     assert np.array_equal(np.asarray(rgb(picture)), np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
+
+
+def test_pictures_from_python_are_read_alike(tmp_path):
+    root = tmp_path / "set" / "a"
+    root.mkdir(parents=True)
+    for i, orientation in enumerate((1, 6, 3)):
+        (root / f"{i}.jpg").write_bytes(turned_photo(orientation))
+    files_of = FolderProbe(root)
+    opened = probe_of([Image.open(root / path) for path in files_of.paths])
+    from_bytes = probe_of([(root / path).read_bytes() for path in files_of.paths])
+    from_torchvision = probe_of(ImageFolder(tmp_path / "set"))
+    for probe in (opened, from_bytes, from_torchvision):
+        pairs = zip(probe.load([0, 1, 2]), files_of.load([0, 1, 2]), strict=True)
+        assert all(np.array_equal(np.asarray(one), np.asarray(other)) for one, other in pairs)
+    assert [picture.size for picture in probe_of(opened.pictures, upright=False).load([1, 2])] == [(16, 24), (24, 16)]
+
+
+def test_deep_pictures_from_python_share_a_scale():
+    pictures = [Image.fromarray((RAMP * white).round().astype(np.uint16)) for white in (300, 4000)]
+    probe = probe_of(pictures)
+    assert [int(np.asarray(picture).max()) for picture in probe.load([0, 1])] == [19, 249]
+    assert probe.fingerprint != probe_of(pictures[::-1]).fingerprint
+
+
+def test_damaged_pictures_from_python_are_named():
+    whole = turned_photo(1)
+    with pytest.raises(UserError, match="Picture 1 of `memory` does not decode: "):
+        probe_of([Image.new("RGB", (3, 3)), Image.open(io.BytesIO(whole[:-20]))])
+    with pytest.raises(UserError, match=r"Picture 1 of `memory` is no picture, but 5 bytes \(is no picture\)"):
+        probe_of([whole, b"hello"])
+
+
+def test_copies_are_said(tmp_path, caplog):
+    for i in range(4):
+        (tmp_path / f"{i}.jpg").write_bytes(turned_photo(1 + i // 2))
+    FolderProbe(tmp_path)
+    assert "2 pictures of" in caplog.text and "are copies of others" in caplog.text
