@@ -170,7 +170,7 @@ class Study:
         return shown.leaderboard_rows(leaderboard(self.scores))
 
     @in_python
-    def exemplars(self, unit: int | str | Unit, k: int = 15, quantile: float = 0.99, by: str = "peak") -> "Shown[Any]":
+    def exemplars(self, unit: int | str | Unit, k: int = 15, quantile: float = 0.99, by: str = "pool") -> "Shown[Any]":
         """The `k` train and val pictures in which a unit is strongest; a notebook shows them.
 
         Where an explanation so far begins with a negative term, the picture shows the low end too.
@@ -179,7 +179,7 @@ class Study:
             unit: Its number, or `layer4:12` where the study has several layers.
             k: How many.
             quantile: Of the unit's activations; in the picture, places below it are dark.
-            by: What counts: its `peak`, or its activation as it is explained and scored (`pool`).
+            by: What counts: its activation as it is explained and scored (`pool`), or its `peak`.
         """
         from neuronx.report.exemplar_grids import begin_low, strongest_images
 

@@ -123,8 +123,10 @@ def test_long_tables_say_how_many_rows_are_not_shown(study):
 
 def test_a_unit_is_looked_at(study):
     exemplars = study.exemplars(2, k=4)
-    peaks = exemplars.frame()["peak"].tolist()
-    assert len(peaks) == 4 and peaks == sorted(peaks, reverse=True)
+    means = exemplars.frame()["mean"].tolist()
+    assert len(means) == 4 and means == sorted(means, reverse=True), "what is explained and scored"
+    peaks = study.exemplars(2, k=4, by="peak").frame()["peak"].tolist()
+    assert peaks == sorted(peaks, reverse=True) and peaks[0] > means[0]
     assert exemplars.picture.width > 100 and "data:image/png" in exemplars._repr_html_()
 
 

@@ -37,14 +37,15 @@ class Wanted:
         quantile: Of a unit's activations; masks are where it is above.
         images: Among which: those that methods see (train and val), or all.
         by: What ranks them: the unit's `peak`, as MILAN publishes them, or its activation as the layer is pooled
-            (`pool`), which is explained and scored. Where that is the class token (pool=first), it ranks them.
+            (`pool`), which is explained and scored. By default the peak in the published layout, and on pages and in
+            pictures what is scored. Where that is the class token (pool=first), it ranks them everywhere.
         size: Side of the images in pixels; that of the network's input by default, 224 as published.
     """
 
     k: int = 15
     quantile: float = 0.99
     images: str = "methods"
-    by: str = "peak"
+    by: str | None = None
     size: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class Wanted:
         if isinstance(self.quantile, bool) or not isinstance(self.quantile, int | float) or not 0 < self.quantile < 1:
             raise UserError(f"exemplars.quantile={self.quantile}: write a number between 0 and 1, such as 0.99.")
         for name, choices in (("images", tuple(SPLITS)), ("by", RANKED_BY)):
-            if (value := getattr(self, name)) not in choices:
+            if (value := getattr(self, name)) not in (*choices, *(None,) * (name == "by")):
                 raise unknown(f"choice of exemplars.{name}", str(value), choices, f"All: {', '.join(choices)}.")
 
     def rows(self, images: "Probe") -> "Tensor":
@@ -118,10 +119,10 @@ def draw(
         log.info("%s: looking for the images where the units of %s fire most", name, ", ".join(target.layers))
         images = images_of(target, probe)
         rows = wanted.rows(images)
-        how: dict[str, Any] = {"k": wanted.k, "quantile": wanted.quantile, "by": wanted.by}
+        how: dict[str, Any] = {"k": wanted.k, "quantile": wanted.quantile, "by": wanted.by or "peak"}
         _, found = observe(target, images, trainer, rows=rows, **how)
         said = {method: told for (network, method), told in explanations.items() if network == name}
-        show_exemplars(found, target, images, trainer, folder, said, rows, wanted.size)
+        show_exemplars(found, target, images, trainer, folder, said, rows, wanted.size, as_scored=wanted.by is None)
         for layer, exemplars in found.items():
             units = target.units_of(layer, len(exemplars.units))
             table += [[name, layer, exemplars.pool, *_summary(exemplars, unit)] for unit in units]

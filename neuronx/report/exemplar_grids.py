@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from neuronx.milannotations.write import layer_folder, write_all
 from neuronx.recording.exemplars import POOLED, find_exemplars
 from neuronx.recording.pictures import Gallery, gallery, view
 from neuronx.recording.record import record
-from neuronx.recording.tally import strongest
+from neuronx.recording.tally import lots, strongest
 from neuronx.report.shown import Shown
 from neuronx.report.tiles import TILE, Strip, parts, png, sheet, spread, tiles, write_pngs
 from neuronx.store.cache import write_atomic
@@ -71,6 +71,7 @@ def show_exemplars(
     explanations: Mapping[str, Sequence[Explanation]] | None = None,
     rows: Tensor | None = None,
     size: int | None = None,
+    as_scored: bool = True,
 ) -> list[Path]:
     """Writes the exemplars of a target's units, draws them, and makes a page for each layer.
 
@@ -90,6 +91,8 @@ def show_exemplars(
         explanations: What methods (by name) say of the units.
         rows: The images that are ranked; train and val by default, as for exemplars.
         size: Side of the images in the layout of MILANNOTATIONS; see `write_all`.
+        as_scored: Whether pictures and pages show the images on which the pooled activation is largest, which is
+            explained and scored, where those of the layout are ranked by the peak, as published.
 
     Returns:
         The pages and the contact sheets; nothing on other processes than the first.
@@ -98,11 +101,13 @@ def show_exemplars(
     below = begin_low(explanations or {})
     written = write_all(folder / "exemplars" / name, found, target, probe, trainer, size)
     pooled = record(target, probe, trainer, {layer: target.layers[layer] for layer in found if layer in target.layers})
+    rows, paths = probe.split("train", "val") if rows is None else rows.unique(), []
+    layout = {layer: Drawn.read(source, found[layer]) for layer, source in zip(found, written, strict=True)}
+    drawings = layout | (_as_scored(found, pooled, rows, target, probe, trainer, folder, size) if as_scored else {})
     if not is_first():
         return []
-    rows, paths = probe.split("train", "val") if rows is None else rows.unique(), []
-    for (layer, exemplars), source in zip(found.items(), written, strict=True):
-        drawn = Drawn.read(source, exemplars)
+    for layer, drawn in drawings.items():
+        drawn, exemplars = replace(drawn, layout=found[layer]), drawn.exemplars
         where = layer_folder(folder / "pictures" / name, layer)
         draw_units(drawn, where)
         lows: dict[int, Strip] = {}
@@ -120,6 +125,30 @@ def show_exemplars(
         sheet_of_layer = png(contact_sheet(drawn, said, lows=lows))
         paths.append(write_atomic(folder / "pictures" / f"{name}_{where.name}.png", sheet_of_layer))
     return paths
+
+
+def _as_scored(
+    found: "Mapping[str, Exemplars]",
+    pooled: Mapping[str, Activations],
+    rows: Tensor,
+    target: "Target",
+    probe: Probe,
+    trainer: TrainerFactory,
+    folder: Path,
+    size: int | None,
+) -> "dict[str, Drawn]":
+    """Layers whose exemplars are ranked by the peak, drawn by the pooled activation of `rows` (N,) instead."""
+    ranked = {}
+    for layer, one in found.items():
+        if one.by == "peak" and one.grid is not None and layer in pooled:
+            own = pooled[layer].values[rows].T
+            best = strongest(own, own, rows.expand_as(own), one.rows.shape[1])
+            values = own.gather(1, best)
+            ties = (own == values[:, :1]).sum(1)
+            ranked[layer] = replace(one, rows=rows[best], values=values, ties=ties, by="pool")
+    with tempfile.TemporaryDirectory(dir=folder) as place:  # what is mapped is there until its last reader is done
+        written = write_all(place, ranked, target, probe, trainer, size) if ranked else []
+        return {layer: Drawn.read(source, ranked[layer]) for layer, source in zip(ranked, written, strict=True)}
 
 
 def strongest_images(
@@ -206,12 +235,14 @@ class Drawn:
         units: Indices of the units.
         images: (U, k, 3, S, S) uint8, mapped.
         masks: (U, k, 1, S, S) uint8, mapped; None where the whole image counts.
+        layout: Those in the layout of MILANNOTATIONS, where they may be ranked otherwise.
     """
 
     exemplars: "Exemplars"
     units: Sequence[int]
     images: np.ndarray
     masks: np.ndarray | None
+    layout: "Exemplars | None" = None
 
     @classmethod
     def read(cls, folder: Path, exemplars: "Exemplars") -> "Drawn":
@@ -238,9 +269,10 @@ class Drawn:
 
     def saturated(self, unit: int) -> str:
         """How many images share the largest value, where these are as many as the exemplars or more; else nothing."""
-        if not bool(self.exemplars.saturated[unit]):
-            return ""
-        return f"saturated: {int(self.exemplars.ties[unit]):,} of {self.exemplars.images:,} images tie"
+        for ranked in filter(None, (self.exemplars, self.layout)):
+            if bool(ranked.saturated[unit]):
+                return f"saturated: {int(ranked.ties[unit]):,} of {ranked.images:,} images have this {ranked.ranking}"
+        return ""
 
 
 def contact_sheet(
@@ -345,7 +377,11 @@ def page(
     )
     ranked = exemplars.ranking
     most = f"of each the {exemplars.rows.shape[1]} images of {exemplars.images:,} with the strongest {ranked}, {where}"
-    if ranked != (scored := POOLED[exemplars.pool]) and exemplars.grid is not None:
+    if drawn.layout is not None and drawn.layout.by != exemplars.by:
+        most += (
+            f"; the {ranked} is what is explained and scored (exemplars/ has those of the largest peak, as published)"
+        )
+    elif ranked != (scored := POOLED[exemplars.pool]) and exemplars.grid is not None:
         most += f" (as published; what is explained and scored is the {scored}, by which exemplars.by=pool ranks)"
     beside = "" if pool is None else f" Beside them images from ranges of the ranking by activation (pool={pool})."
     beside += " Where an explanation begins with a negative term, the lowest images are shown too." * bool(lows)
@@ -418,7 +454,7 @@ def activation_ranges(
 
     Args:
         values: (N, K) float32, pooled activations.
-        rows: (N,) int64, which images they belong to; 0 to N-1 by default. Equally active images rank in this order.
+        rows: (N,) int64, which images they belong to; 0 to N-1 by default. Equally active images rank by lot.
         ranks: (first, end) pairs, 0 <= first < end; they are clipped to N, and left out where nothing remains.
         n: Images of each range.
         seed: Of the draw.
@@ -441,6 +477,8 @@ def activation_ranges(
         some = torch.randperm(end - first, generator=generator)[:n].sort().values + first
         drawn[number, : len(some)] = some
     ends = torch.tensor(clipped)
+    drawn_lots = lots(rows, torch.tensor(0)).argsort()
+    rows, values = rows[drawn_lots], values[drawn_lots]
     parts = []
     for few in values.split(max(1, CHUNK // images), dim=1):
         ordered, order = few.float().sort(dim=0, descending=True, stable=True)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from PIL import Image
 from torch import nn
 
 from neuronx import probe_of
 from neuronx.command import cli, exemplars
 from neuronx.command.exemplars import Wanted
 from neuronx.errors import UserError
+from neuronx.report.tiles import DIMMED, GAP, TILE, tiles
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
@@ -44,7 +46,7 @@ def test_what_cannot_be_is_refused(typed, message):
 
 def test_a_number_or_options(job):
     assert exemplars.read(None) is None
-    assert exemplars.read(15) == exemplars.read({}) == Wanted() == Wanted(15, 0.99, "methods", "peak", None)
+    assert exemplars.read(15) == exemplars.read({}) == Wanted() == Wanted(15, 0.99, "methods", None, None)
     published = exemplars.read({"k": 15, "images": "all", "size": 224})
     assert published == Wanted(images="all", size=224)
     assert len(published.rows(job[1])) == 40 and len(Wanted().rows(job[1])) == 32
@@ -100,10 +102,28 @@ def test_units_that_tie_are_said_to_be_saturated(job, trainer, tmp_path, caplog)
     ]
     assert all(row["ties"] == row["images"] == "32" for row in rows)
     page = (tmp_path / "pictures" / "net" / "1" / "index.html").read_text()
-    assert page.count("saturated: 32 of 32 images tie") == 3
-    assert "what is explained and scored is the mean, by which exemplars.by=pool ranks" in page
+    assert page.count("saturated: 32 of 32 images have this peak") == 3
+    assert "with the strongest mean" in page and "(exemplars/ has those of the largest peak, as published)" in page
     shown = np.loadtxt(tmp_path / "exemplars" / "net" / "1" / "ids.csv", delimiter=",", dtype=int)
     assert (shown < 20).all(), "the brighter ones on average, which come first among those that tie"
+
+
+@pytest.mark.parametrize("by", [None, "peak", "pool"])
+def test_pages_show_what_is_scored_and_the_published_layout_keeps_the_peak(job, trainer, tmp_path, by):
+    dull = replace(job[0], module=job[0].module[:1], digest="", layers={"0": "avg"})
+    shades = torch.arange(40, dtype=torch.uint8)
+    pictures = (3 * (39 - shades))[:, None, None, None].expand(-1, 3, 8, 8).clone()
+    pictures[:, :, 4, 4] = (130 + 3 * shades)[:, None]  # the darker a picture, the brighter its one bright pixel
+    probe = probe_of(pictures)
+    exemplars.draw({"net": dull}, probe, Wanted(4, by=by), trainer, tmp_path, {})
+    seen = probe.split("train", "val").tolist()
+    top = {"peak": seen[::-1][:4], "pool": seen[:4]}
+    shown = np.loadtxt(tmp_path / "exemplars" / "net" / "0" / "ids.csv", delimiter=",", dtype=int)
+    assert shown.tolist() == [top[by or "peak"]] * 3
+    drawn = np.asarray(Image.open(tmp_path / "pictures" / "net" / "0" / "unit_1.png"))[28 : 28 + TILE, GAP : GAP + TILE]
+    whole = tiles(pictures[top[by or "pool"][0]], None, TILE).permute(1, 2, 0).numpy()
+    assert ((drawn == whole) | (drawn == whole // DIMMED)).all(2).mean() > 0.7, "but for the line around the mask"
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"exemplars", "pictures", "exemplars.csv"}
 
 
 @pytest.mark.parametrize(("pool", "by", "said"), [("avg", "pool", "mean"), ("max", "peak", "peak")])

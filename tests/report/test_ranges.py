@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronx.errors import UserError
+from neuronx.recording.tally import lots
 from neuronx.report import exemplar_grids
 from neuronx.report.exemplar_grids import activation_ranges
 
@@ -19,8 +20,9 @@ def test_images_come_from_their_range_and_limits_are_those_of_the_whole_range(im
     found = activation_ranges(values, rows, n=n, seed=seed)
     assert found.ranks == tuple((a, min(b, images)) for a, b in exemplar_grids.RANKS if a < images)
     assert found.rows.shape == found.activations.shape == (units, len(found.ranks), n)
+    drawn = lots(rows, torch.tensor(0)).tolist()  # of equally active images, whichever way the folder is sorted
     for unit in range(units):
-        order = sorted(range(images), key=lambda i, unit=unit: (-float(values[i, unit]), i))
+        order = sorted(range(images), key=lambda i, unit=unit: (-float(values[i, unit]), drawn[i]))
         for number, (first, end) in enumerate(found.ranks):
             chosen = [row for row in found.rows[unit, number].tolist() if row >= 0]
             assert len(chosen) == min(n, end - first) == len(set(chosen))

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from neuronx.errors import UserError
 from neuronx.progress import progress
+from neuronx.recording.tally import lots
 
 _TILE = 128  # concepts in one tile: a tile of some hundred units stays in a core's own cache
 
@@ -186,12 +187,16 @@ def labels(scores: Tensor, names: Sequence[str], k: int = 1) -> list[tuple[tuple
 
 
 def top_rows(T: Tensor, k: int, memory_mb: int = 512) -> Tensor:
-    """Rows (k, K) of the k largest activations of each unit, largest first; of equal ones the lowest row."""
+    """Rows (k, K) of the k largest activations of each unit, largest first; of equal ones by lot.
+
+    Never in the order of the data, which is often sorted by class: units that fire rarely are 0 on most images.
+    """
     rows = torch.empty(k, T.shape[1], dtype=torch.int64, device=T.device)
-    backwards = torch.arange(len(T) - 1, -1, -1, device=T.device)
+    drawn = lots(torch.arange(len(T)), torch.tensor(0)).argsort().to(T.device)
+    places = len(T) - 1 - drawn.argsort()
     for block in _blocks(T.shape[1], 24 * len(T), memory_mb, _TILE):
-        keys = (_ordered(T[:, block].float().T.contiguous()).long() << 32) | backwards
-        rows[:, block] = len(T) - 1 - (keys.topk(k).values & 0xFFFFFFFF).T
+        keys = (_ordered(T[:, block].float().T.contiguous()).long() << 32) | places
+        rows[:, block] = drawn[len(T) - 1 - (keys.topk(k).values & 0xFFFFFFFF).T]
     return rows
 
 

@@ -18,6 +18,7 @@ from neuronx.methods.linear.moments import ConceptMoments, Rows
 from neuronx.methods.linear.search import FoundFormulas, forward, greedy, top
 from neuronx.methods.linear.solvers import ProximalNet, saga
 from neuronx.options import Count, NotNegative, Seed, Share
+from neuronx.recording.tally import lots, ordered
 from neuronx.store.cache import write_atomic
 from neuronx.store.checkpoints import sorted_file
 from neuronx.types import Activations, Concepts, ConceptSource, Explanation, TrainerFactory, Unit
@@ -146,12 +147,12 @@ def active_concepts(concepts: Concepts, rows: Tensor, min_top: float, min_std: f
 
 
 def strongest_images(recorded: Activations, columns: Tensor, rows: Tensor) -> Tensor:
-    """(K, 5) int64: for each of the units in `columns`, those of `rows` with the highest activation, highest first.
+    """(K, 5) int64: of each of the units in `columns`, those of `rows` (R,) with the highest activation, equals by lot.
 
     Raises:
         UserError: When an activation is NaN or infinite.
     """
-    found = []
+    found, drawn = [], lots(rows, torch.tensor(0)).argsort()
     for part in columns.split(_COLUMNS):
         block = recorded.values[:, part][rows] if len(part) < recorded.values.shape[1] else recorded.values[rows]
         if broken := (~block.double().sum(0).isfinite()).nonzero().flatten().tolist():
@@ -159,7 +160,8 @@ def strongest_images(recorded: Activations, columns: Tensor, rows: Tensor) -> Te
                 f"Unit {recorded.units[int(part[broken[0]])]} of layer `{recorded.layer}` has activations that are "
                 "NaN or infinite: check the network's weights and its preprocessing."
             )
-        found.append(rows[block.topk(min(STRONGEST, len(rows)), dim=0).indices.T])
+        keys = ordered(block[drawn].T + 0.0) << 32 | torch.arange(len(rows) - 1, -1, -1)
+        found.append(rows[drawn][keys.topk(min(STRONGEST, len(rows))).indices])
     return torch.cat(found)
 
 
