@@ -1,6 +1,7 @@
 """Every configs/data/*.yaml makes a probe from a small copy of the official files."""
 
 import gzip
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
+from packed_pictures import write_parquet, write_saved, write_tar, write_zip
 from pictures import class_folders, picture
 
 CHOICES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))
 N = 30
+WITH_LIBRARIES = {"parquet": "pyarrow", "huggingface": "datasets"}
+"""Choices that need a library which is not always there; `packed_pictures` writes their files."""
 
 
 def cifar(root, classes):
@@ -42,6 +46,11 @@ def data(tmp_path, monkeypatch):
         picture(i).save(places / "val_256" / name)
     (places / "places365_val.txt").write_text("".join(f"{name} {i % 3}\n" for i, name in enumerate(names)))
     (places / "categories_places365.txt").write_text("/a/airfield 0\n/a/attic 1\n/b/barn 2\n")
+    write_zip(root / "few.zip", root / "imagenet_val")
+    write_tar(root / "few.tar", N)
+    for choice, library in WITH_LIBRARIES.items():
+        if find_spec(library):
+            write_parquet(root / "few.parquet", N) if choice == "parquet" else write_saved(root / "saved", N)
     cifar(root, 10)
     cifar(root, 100)
     (root / "mnist").mkdir()
@@ -67,7 +76,13 @@ def data(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice != "shapes"])
 def test_every_choice_is_instantiated(data, choice):
+    if choice in WITH_LIBRARIES:
+        pytest.importorskip(WITH_LIBRARIES[choice])
     own = {
+        "zip": [f"data.root={data / 'few.zip'}"],
+        "webdataset": [f"data.root={data / 'few.tar'}"],
+        "parquet": [f"data.root={data / 'few.parquet'}"],
+        "huggingface": [f"data.root={data / 'saved'}"],
         "folder": [f"data.root={data / 'imagenet_val'}"],
         "labelled_pictures": [f"data.root={data / 'streets'}", "data.legend={0:sky,1:road}", "data.ignore=[255]"],
     }
