@@ -1,0 +1,1 @@
+"""Low-level visual concepts: named features that are computed from pixels."""
