@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from neuronx.data.pixels import Scale, extent, is_deep, orientation, rgb, scale_of, size_read
+from neuronx.data.pixels import Scale, check_colours, extent, is_deep, is_wide, orientation, rgb, scale_of, size_read
 from neuronx.errors import UserError
 from neuronx.progress import progress
 from neuronx.store.cache import digest, entry
@@ -106,6 +106,7 @@ def examined(root: Path, paths: Sequence[str], name: str) -> list[PictureFile]:
         name: Of the data, for the progress bar.
     """
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large pictures are read reduced
+    warnings.filterwarnings("ignore", "Corrupt EXIF data")  # turns nothing
     places = [root / path for path in paths]
     place = entry("picture_files", {"root": str(root.resolve()), "files": digest(list(map(_facts, places)))})
     if (kept := place.open()) is not None:
@@ -149,11 +150,12 @@ def _examine(path: Path) -> PictureFile:
 def _decoded(picture: Image.Image, content: str) -> PictureFile:
     """Decodes a picture that was opened; raises whatever PIL does."""
     frames = int(getattr(picture, "n_frames", 1)) if picture.format in ("TIFF", "GIF") else 1
-    turn = orientation(picture)
+    wide, turn = is_wide(picture), orientation(picture)
     tags = getattr(picture, "tag_v2", {})  # PIL gives a TIFF's size as shown
     size = (tags.get(257, picture.height), tags.get(256, picture.width))
     picture.draft("RGB", (1, 1))  # JPEG: all of the file is parsed, but an eighth of the size is computed
     picture.load()
+    check_colours(picture, wide)
     if not is_deep(picture):
         if picture.mode not in ("L", "RGB"):
             rgb(picture.crop((0, 0, 1, 1)))
@@ -165,6 +167,8 @@ def _decoded(picture: Image.Image, content: str) -> PictureFile:
 
 def why_no_picture(data: bytes, error: Exception) -> str:
     """Why bytes are no picture, in a few words."""
+    if isinstance(error, UserError):
+        return str(error)
     if not data:
         return "is empty"
     if data.startswith(b"version https://git-lfs"):

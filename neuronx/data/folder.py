@@ -16,7 +16,7 @@ from neuronx.data.class_folders import Listing, class_folders, named
 from neuronx.data.files import examined, open_rgb, readable, scale_for
 from neuronx.data.probe import Probe, splits_of
 from neuronx.data.published import published_for
-from neuronx.errors import UserError, brief, unknown
+from neuronx.errors import UserError, brief, first_line, unknown
 from neuronx.options import Count, Natural, Seed, Share
 from neuronx.store.cache import data_root, digest
 
@@ -98,8 +98,18 @@ class FolderProbe(Probe):
         return len(self.paths)
 
     def load(self, rows: Sequence[int]) -> list[Image.Image]:
-        """The pictures in RGB."""
-        return [open_rgb(self.folder / self.paths[row], self._scale, self.upright) for row in rows]
+        """The pictures in RGB.
+
+        Raises:
+            UserError: For a file that can no longer be read as when the folder was listed.
+        """
+        return [self._open(self.folder / self.paths[row]) for row in rows]
+
+    def _open(self, path: Path) -> Image.Image:
+        try:
+            return open_rgb(path, self._scale, self.upright)
+        except Exception as error:  # what PIL raises on damaged files is of a dozen kinds
+            raise UserError(f"{path} cannot be read, but could be before: {first_line(error)}.") from error
 
     @cached_property
     def fingerprint(self) -> str:

@@ -3,8 +3,8 @@
 Grey values beyond eight bits are scaled linearly, all pictures of a data set alike: whole numbers by their bit depth
 (the fewest of 8, 10, 12, 14, 16, 24 and 32 bits that hold the largest value), floats from 0 to 1 where all lie within,
 and other floats and negative numbers from the least finite value, black, to the largest, white. NaN is black. Of the 16
-bits of a colour the upper eight count. Alpha is left out, as in torchvision. A picture of more than `WHOLE` pixels is
-read reduced.
+bits of a colour the upper eight count; colours that use none of their upper four are refused. Alpha is left out, as in
+torchvision. A picture of more than `WHOLE` pixels is read reduced.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import ExifTags, Image
+
+from neuronx.errors import UserError
 
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 
@@ -85,9 +87,13 @@ def rgb(picture: Image.Image, scale: Scale | None = None, upright: bool = True) 
         picture: Of any kind that PIL reads; of several frames, the first.
         scale: Of the data set; the picture's own by default.
         upright: Turned as its EXIF orientation says; False leaves it as it is stored.
+
+    Raises:
+        UserError: For colours as in `check_colours`.
     """
-    inverted = _white_is_zero(picture)
+    inverted, wide = _white_is_zero(picture), is_wide(picture)
     picture = turned(picture, upright)
+    check_colours(picture, wide)
     if picture.size != (size := size_read(*picture.size)):
         picture = picture.resize(size, Image.Resampling.BOX)
     if is_deep(picture):
@@ -95,6 +101,21 @@ def rgb(picture: Image.Image, scale: Scale | None = None, upright: bool = True) 
     if picture.mode in ("P", "PA"):  # with transparency, PIL warns of the direct way
         picture = picture.convert("RGBA")
     return picture.convert("RGB")
+
+
+def is_wide(picture: Image.Image) -> bool:
+    """Whether a picture, not yet decoded, has colours of 16 bits."""
+    return ";16" in str(getattr(picture, "tile", None)) and not is_deep(picture)
+
+
+def check_colours(picture: Image.Image, wide: bool) -> None:
+    """Refuses `wide` colours that use the lower 12 of their 16 bits: PIL gives the upper eight, which are nearly black.
+
+    Raises:
+        UserError: In a few words, without its name.
+    """
+    if wide and int(np.asarray(picture.convert("RGB")).max()) < 16:
+        raise UserError("has colours that use at most 12 of their 16 bits: save it with 8 bits a colour")
 
 
 def own_scale(picture: Image.Image) -> Scale:

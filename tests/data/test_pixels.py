@@ -1,6 +1,8 @@
 """Every kind of picture in eight bits and upright, against numpy and against what a viewer shows."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -176,6 +178,34 @@ def test_what_is_no_picture_says_why(tmp_path):
     (tmp_path / "text.jpg").write_bytes(turned_photo(1, "png"))
     assert not examined(tmp_path, ["text.jpg"], "x")[0].fault, "a PNG that is called .jpg is a picture"
     assert scale_for([], "x") == Scale()
+
+
+def colours_of_16_bits(values):
+    """A PNG (H, W, 3) uint16, which PIL does not write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0), b"IDAT" + zlib.compress(rows), b"IEND")
+    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_colours_of_16_bits_and_of_12_in_16(tmp_path):
+    for name, white in (("full.png", 65535), ("dark.png", 4095)):
+        (tmp_path / name).write_bytes(colours_of_16_bits(np.repeat((RAMP * white).astype(np.uint16)[..., None], 3, 2)))
+    assert np.abs(np.asarray(open_rgb(tmp_path / "full.png"))[..., 1] - EIGHT).max() <= 1
+    with pytest.raises(UserError, match="at most 12 of their 16 bits"):
+        open_rgb(tmp_path / "dark.png")
+    with pytest.raises(UserError, match=r"1 of 2 images .*dark.png \(has colours that use at most 12 of their 16 bits"):
+        FolderProbe(tmp_path)
+
+
+def test_files_that_vanish_are_named(tmp_path):
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").write_bytes(turned_photo(i + 1))
+    probe = FolderProbe(tmp_path)
+    (tmp_path / "1.jpg").unlink()
+    with pytest.raises(UserError, match=r"1.jpg cannot be read, but could be before: .*No such file"):
+        probe.load([1])
 
 
 def test_files_that_say_they_are_endless_are_not_decoded(tmp_path, monkeypatch):
