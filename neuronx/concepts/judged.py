@@ -31,14 +31,12 @@ class JudgedConcepts:
         """Scores (F, B) float64 of all concepts on some images.
 
         Raises:
-            UserError: A score of the judge that is not a number.
+            UserError: A score of the judge that is not a finite number.
         """
         scores = self.judgement.scores(rows)
-        if scores.sum().isnan():
-            image, atom = scores.isnan().nonzero()[0].tolist()
-            raise UserError(
-                f"The judge's score of `{self.formulas.atoms[atom]}` on image {int(rows[image])} is not a number."
-            )
+        if not scores.sum().isfinite() and len(wrong := (~scores.isfinite()).nonzero()):
+            image, atom = int(rows[wrong[0, 0]]), self.formulas.atoms[wrong[0, 1]]
+            raise UserError(f"The judge's score of `{atom}` on image {image} is not a finite number.")
         return self.formulas.evaluate(scores.T.double().contiguous())
 
     def support(self, rows: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:

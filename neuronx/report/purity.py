@@ -1,5 +1,6 @@
 """The table of `sim=purity` as people read it, from its files `purity.csv` and `alignment.csv`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -57,7 +58,8 @@ def _grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
 def _difference(row: Mapping[str, Any] | None) -> str:
     if row is None or row["over_random"] is None:
         return ""
-    return f"{row['over_random']:+.3f} [{row['over_random_low']:.2f}, {row['over_random_high']:.2f}]"
+    low, high = row["over_random_low"], row["over_random_high"]
+    return f"{row['over_random']:+.3f} " + ("—" if math.isnan(low) else f"[{low:.2f}, {high:.2f}]")
 
 
 def _records(tables: Mapping[str, Table], name: str) -> list[dict[str, Any]]:

@@ -240,9 +240,10 @@ def test_mistakes(world, trainer, change, message):
         run(plain, {"true": truth}, layer, probe, judge, trainer)
 
 
-def test_scores_that_are_no_numbers_are_refused(world, trainer):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_scores_that_are_no_numbers_are_refused(world, trainer, value):
     probe, judge, layer, truth = world
-    judge.scores[int(probe.split("test")[4]), 0] = torch.nan
+    judge.scores[int(probe.split("test")[4]), 0] = value
     with pytest.raises(UserError, match="`c0` on image"):
         run(Correlation(), {"true": truth}, layer, probe, judge, trainer)
 

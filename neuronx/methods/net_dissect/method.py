@@ -361,6 +361,8 @@ class NetDissect(Options):
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Found:
         """Labels the units asked for, from the train and val images; the tables are published tallies, one a layer.
 
+        Tallies count units from 1, as published; explanations count them from 0.
+
         Raises:
             UserError: For images without pixel labels, a layer without positions, a quantile out of range.
         """
@@ -369,7 +371,7 @@ class NetDissect(Options):
         for layer, (tally, exemplars) in self.dissect(target, probe, trainer).items():
             units, concepts = tally.best(self.denominator).detectors(self.threshold)
             log.info(
-                "%s %s: %d of %d units are detectors (IoU > %g) of %d concepts",
+                "%s %s: %d of %d units are detectors (IoU > %g) of %d concepts; its table counts units from 1",
                 *(target.name, layer, units, len(tally.fires), self.threshold, concepts),
             )
             labelled = self.explain_layer(tally, exemplars)

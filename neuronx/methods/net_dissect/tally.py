@@ -317,7 +317,7 @@ def detectors(rows: Sequence[Dissected], threshold: float = 0.04) -> tuple[int, 
 
 
 def cells(rows: Sequence[Dissected]) -> tuple[list[str], list[list[Cell]]]:
-    """Columns and cells of the published layout, as `io.write_csv` takes them; scores have nine decimals."""
+    """Columns and cells of the published layout: units count from 1 there, and scores have nine decimals."""
     kinds = [one.category for one in rows[0].best] if rows else []
     columns = ["unit", "category", "label", "score", *(f"{kind}-{field}" for kind in kinds for field in FIELDS)]
     body: list[list[Cell]] = []
