@@ -14,7 +14,7 @@ from neuronx.concepts.formula import quoted
 from neuronx.concepts.judged import BATCH, with_support
 from neuronx.errors import UserError, unknown
 from neuronx.methods.clip_dissect.similarity import SIMILARITIES, labels, top_rows
-from neuronx.options import Count, Natural, NotNegative, TwoOrMore
+from neuronx.options import Count, Natural, NotNegative, TwoOrMore, check
 from neuronx.progress import progress
 from neuronx.types import Activations, Explanation, TrainerFactory
 
@@ -62,10 +62,11 @@ class ClipDissect:
         if similarity not in SIMILARITIES:
             raise unknown("similarity function", similarity, SIMILARITIES)
         given = {name: value for name, value in options.items() if value is not None}
-        known = [*inspect.signature(SIMILARITIES[similarity]).parameters][2:]
-        for name in given:
-            if name not in known:
-                raise unknown(f"option of {similarity}", name, known)
+        known = inspect.signature(SIMILARITIES[similarity]).parameters
+        for name, value in given.items():
+            if name not in [*known][2:]:
+                raise unknown(f"option of {similarity}", name, [*known][2:])
+            check(f"explain.clip_dissect.{name}", value, known[name].annotation)
         if n_labels < 1:
             raise UserError(f"explain.clip_dissect.n_labels is {n_labels}; it must be at least 1.")
         if pairs_from < 2:

@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
+from neuronx.options import Count, NotNegative, Positive, Share
 from neuronx.progress import progress
 from neuronx.recording.tally import lots
 
 _TILE = 128  # concepts in one tile: a tile of some hundred units stays in a core's own cache
 
 
-def cos_similarity(P: Tensor, T: Tensor, *, memory_mb: int = 512) -> Tensor:
+def cos_similarity(P: Tensor, T: Tensor, *, memory_mb: Count = 512) -> Tensor:
     """Cosine of the columns of P and T over the images, not centred: S in [-1, 1]. A column of zeros gives 0."""
     live = _check(P, T)
     units = F.normalize(T.float(), dim=0)
@@ -35,7 +36,7 @@ def cos_similarity(P: Tensor, T: Tensor, *, memory_mb: int = 512) -> Tensor:
     return _silence(S, live)
 
 
-def cos_similarity_cubed(P: Tensor, T: Tensor, *, min_norm: float = 1e-3, memory_mb: int = 512) -> Tensor:
+def cos_similarity_cubed(P: Tensor, T: Tensor, *, min_norm: Positive = 1e-3, memory_mb: Count = 512) -> Tensor:
     """Cosine of centred and cubed columns, which listens to the extreme images: S in [-1, 1].
 
     Norms below `min_norm` count as `min_norm`; with few images the cubed cosines of a CLIP are that small.
@@ -49,7 +50,13 @@ def cos_similarity_cubed(P: Tensor, T: Tensor, *, min_norm: float = 1e-3, memory
 
 
 def rank_reorder(
-    P: Tensor, T: Tensor, *, p: float = 3, top_fraction: float = 0.05, scale_p: float = 0.5, memory_mb: int = 512
+    P: Tensor,
+    T: Tensor,
+    *,
+    p: Positive = 3,
+    top_fraction: Share = 0.05,
+    scale_p: NotNegative = 0.5,
+    memory_mb: Count = 512,
 ) -> Tensor:
     """How little the top activations change when the concept orders their images: S = -(e / b) / m^scale_p.
 
@@ -98,11 +105,11 @@ def wpmi(
     P: Tensor,
     T: Tensor,
     *,
-    top_k: int = 28,
-    a: float = 2,
-    lam: float = 0.6,
-    min_prob: float = 1e-7,
-    memory_mb: int = 512,
+    top_k: Count = 28,
+    a: Positive = 2,
+    lam: NotNegative = 0.6,
+    min_prob: NotNegative = 1e-7,
+    memory_mb: Count = 512,
 ) -> Tensor:
     """Weighted pointwise mutual information of a concept and the unit's `top_k` images.
 
@@ -124,13 +131,13 @@ def soft_wpmi(
     P: Tensor,
     T: Tensor,
     *,
-    top_k: int = 100,
-    a: float = 10,
-    lam: float = 1,
-    p_start: float = 0.998,
-    p_end: float = 0.97,
-    min_prob: float = 1e-7,
-    memory_mb: int = 512,
+    top_k: Count = 100,
+    a: Positive = 10,
+    lam: NotNegative = 1,
+    p_start: Share = 0.998,
+    p_end: Share = 0.97,
+    min_prob: NotNegative = 1e-7,
+    memory_mb: Count = 512,
 ) -> Tensor:
     """WPMI whose top images belong to the unit's concept only with a probability: the default of CLIP-Dissect.
 
@@ -186,7 +193,7 @@ def labels(scores: Tensor, names: Sequence[str], k: int = 1) -> list[tuple[tuple
     ]
 
 
-def top_rows(T: Tensor, k: int, memory_mb: int = 512) -> Tensor:
+def top_rows(T: Tensor, k: int, memory_mb: Count = 512) -> Tensor:
     """Rows (k, K) of the k largest activations of each unit, largest first; of equal ones by lot.
 
     Never in the order of the data, which is often sorted by class: units that fire rarely are 0 on most images.

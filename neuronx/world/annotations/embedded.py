@@ -41,7 +41,7 @@ from neuronx.world.pictures.scene import PROBE, PROBE_OF_PLACES
 
 log = logging.getLogger("neuronx")
 
-VERSION = "2"
+VERSION = "3"
 """Version of the descriptions; increase it when they change, so that they are made anew."""
 K, QUANTILE = 15, 0.99
 PICTURES = 5000

@@ -124,6 +124,14 @@ def test_a_single_unit_has_nothing_to_compare_with(probe, trainer):
 def test_mistakes(probe, trainer):
     with pytest.raises(UserError, match=r"no similarity function `soft_wpm`.*soft_wpmi"):
         ClipDissect(Eye(), WORDS, "soft_wpm")
+    for similarity, option, message in (
+        ("rank_reorder", {"top_fraction": 5}, r"explain\.clip_dissect\.top_fraction=5 must be a number from 0 to 1"),
+        ("soft_wpmi", {"memory_mb": -1}, r"memory_mb=-1 must be a whole number of at least 1"),
+        ("wpmi", {"top_k": 2.5}, r"top_k=2.5 must be a whole number"),
+        ("cos_similarity_cubed", {"min_norm": "abc"}, r"min_norm=abc must be a number above 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ClipDissect(Eye(), WORDS, similarity, **option)
     with pytest.raises(UserError, match="no option of rank_reorder `top_k`"):
         ClipDissect(Eye(), WORDS, "rank_reorder", top_k=5)
     with pytest.raises(UserError, match="n_labels"):
