@@ -3,7 +3,9 @@
 import difflib
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -47,6 +49,21 @@ def first_line(error: Exception) -> str:
     """What an error of someone else's code says, in one line."""
     text = " ".join(str(error).split())
     return (text if isinstance(error, UserError) else text[:200]).rstrip(".") or type(error).__name__
+
+
+def line_of(error: Exception) -> str:
+    """Where the user's own code, or a library of networks, raised an error, as " (mynets.py, line 12)"; "" nowhere."""
+    if isinstance(error, SyntaxError):
+        return ""  # says so itself
+    known = [sys.modules[name].__file__ for name in ("neuronx", "torch", "hydra", "importlib") if name in sys.modules]
+    others = [Path(file).resolve().parent for file in known if file]
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.is_file() and not any(folder in file.resolve().parents for folder in others):
+            found = f" ({file.name}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
 
 
 WORDS = (

@@ -14,7 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
-from neuronx.errors import UserError, first_line
+from neuronx.errors import UserError, first_line, line_of
 
 Inputs = Tensor | tuple[Tensor, ...]
 """What a network is called with: one tensor, or several in the order of its arguments."""
@@ -26,7 +26,7 @@ WRAPPERS = ("module", "_orig_mod")
 """What DataParallel and torch.compile call the network that they wrap; their names of layers begin so."""
 
 _HERE = Path(__file__).resolve()
-_NEURONX, _TORCH = _HERE.parents[1], Path(torch.__file__).parent
+_NEURONX = _HERE.parents[1]
 
 
 class Fails(UserError):
@@ -150,19 +150,19 @@ def _eager() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
-    """The calls that led to an error with the line reached in each, the innermost last; that of `run` is left out."""
+def _frames(error: BaseException) -> Iterator[FrameType]:
+    """The calls that led to an error, the innermost last; that of `run` is left out."""
     trace = error.__traceback__
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename) != _HERE:
-            yield trace.tb_frame, trace.tb_lineno
+            yield trace.tb_frame
         trace = trace.tb_next
 
 
 def _is_ours(error: BaseException) -> bool:
     """Whether an error comes out of a hook or wrapper of neuronx rather than out of the network."""
     ours = False
-    for frame, _ in _frames(error):
+    for frame in _frames(error):
         if isinstance(frame.f_locals.get("self"), nn.Module) and frame.f_code.co_name == "forward":
             ours = False
         elif _NEURONX in Path(frame.f_code.co_filename).parents:
@@ -172,16 +172,14 @@ def _is_ours(error: BaseException) -> bool:
 
 def _failure(module: nn.Module, given: tuple[Any, ...], error: Exception) -> str:
     """What a network raised, at which layer and in which line of its code."""
-    names, layer, line = {part: name for name, part in module.named_modules()}, "", ""
-    for frame, number in _frames(error):
-        part, file = frame.f_locals.get("self"), Path(frame.f_code.co_filename)
+    names, layer = {part: name for name, part in module.named_modules()}, ""
+    for frame in _frames(error):
+        part = frame.f_locals.get("self")
         if isinstance(part, nn.Module) and part in names:
             layer = names[part]
-        if file.is_file() and _TORCH not in file.parents and _NEURONX not in file.parents:
-            line = f" ({file.name}, line {number})"
     shapes = " and ".join(str(tuple(one.shape)) for one in given if isinstance(one, Tensor))
     where = f"layer `{layer}` of {type(module).__name__}" if layer else type(module).__name__
-    said = f"On inputs of shape {shapes}, {where} raises: {first_line(error)}{line}."
+    said = f"On inputs of shape {shapes}, {where} raises: {first_line(error)}{line_of(error)}."
     channels, pictures = input_channels(module), given[0]
     if not isinstance(pictures, Tensor) or pictures.ndim != 4 or channels in (None, pictures.shape[1]):
         return said

@@ -1,15 +1,16 @@
 """Your own network: a module, or a class or function by import path, with weights from a file."""
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from neuronx.errors import UserError, unknown
+from neuronx.errors import UserError, first_line, line_of, unknown
 from neuronx.options import OptionsOf
 from neuronx.store.named import check_callable, check_path
 from neuronx.targets import dictionary as dictionaries
@@ -62,7 +63,12 @@ def module_of(
     hint: str = "",
 ) -> nn.Module:
     """The module itself, made and filled as `load` says; `hint` ends the message when a download fails."""
-    module = model if isinstance(model, nn.Module) else _make(model, arguments or {})
+    if isinstance(model, nn.Module):
+        module = model
+    else:
+        with _working_directory():
+            maker = _imported(model) if isinstance(model, str) else model
+            module = make(maker, arguments or {}, f"model={model}" if isinstance(model, str) else called(model))
     return module if weights is None else fill(module, weights_file(weights, hint))
 
 
@@ -118,7 +124,10 @@ def class_names_of(classes: str | Path | Sequence[str] | None) -> tuple[str, ...
     path = Path(classes).expanduser()
     if not path.is_file():
         raise UserError(f"There is no file of class names {path}; write `imagenet`, a file, or a list of names.")
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no text in UTF-8 with one class name a line ({first_line(error)}).") from error
     names = [line.strip() for line in lines]
     while names and not names[-1]:
         names.pop()
@@ -127,22 +136,37 @@ def class_names_of(classes: str | Path | Sequence[str] | None) -> tuple[str, ...
     return tuple(names)
 
 
-def _make(model: str | Callable[..., nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
-    with _working_directory():
-        maker = _imported(model) if isinstance(model, str) else model
+def make(maker: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> nn.Module:
+    """The network that a class or function of somebody else's makes.
+
+    Raises:
+        UserError: It takes other arguments, raises something, or makes no module.
+    """
+    if not callable(maker):
+        raise UserError(f"{name} is a {type(maker).__name__}; a class or function that makes a network is needed.")
+    with suppress(ValueError):  # of what is not written in Python
+        signature = inspect.signature(maker)
         try:
-            module = maker(**arguments)
+            signature.bind(**arguments)
         except TypeError as error:
-            raise UserError(f"{model} cannot be called with {dict(arguments)} ({error}); set `arguments`.") from error
+            takes = str(signature).partition(" -> ")[0]
+            raise UserError(f"{name}{takes} cannot be called with {dict(arguments)}; set `arguments`.") from error
+    try:
+        module = maker(**arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        given = f" with arguments {dict(arguments)}" if arguments else ""
+        raise UserError(f"{name}{given} raises: {first_line(error)}{line_of(error)}.") from error
     if not isinstance(module, nn.Module):
-        raise UserError(f"{model} makes a {type(module).__name__}; a torch.nn.Module is needed.")
+        raise UserError(f"{name} makes a {type(module).__name__}; a torch.nn.Module is needed.")
     return module
 
 
 def _imported(path: str) -> Callable[..., nn.Module]:
     package, _, attribute = path.rpartition(".")
-    if not package:
-        raise UserError(f"model={path} has no module before it; write it as an import path, as mynets.ResNet20.")
+    if not package or not all(part.isidentifier() for part in path.split(".")):
+        raise UserError(f"model={path} has no module and name: write it as an import path, as mynets.ResNet20.")
     check_path(path)
     try:
         found = importlib.import_module(package)
@@ -150,6 +174,8 @@ def _imported(path: str) -> Callable[..., nn.Module]:
         raise UserError(
             f"model={path}: there is no module `{error.name}`, neither installed nor in {Path.cwd()}."
         ) from error
+    except Exception as error:  # whatever a module does when it is imported
+        raise UserError(f"model={path}: {package} cannot be imported: {first_line(error)}{line_of(error)}.") from error
     if not hasattr(found, attribute):
         raise unknown(f"name in {package}", attribute, [known for known in vars(found) if not known.startswith("_")])
     made = getattr(found, attribute)

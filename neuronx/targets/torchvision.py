@@ -12,7 +12,7 @@ from neuronx.errors import UserError, unknown
 from neuronx.options import OptionsOf
 from neuronx.store.cache import data_root
 from neuronx.store.download import fetch
-from neuronx.targets.custom import target
+from neuronx.targets.custom import make, target
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 from neuronx.targets.weights import environment, fill, hash_in, plain_tensors_only, weights_file
@@ -43,18 +43,18 @@ def load(
     Raises:
         UserError: An unknown network, weights that do not exist, cannot be fetched or do not fit, an unknown layer.
     """
-    from torchvision.models import get_model, list_models
+    from torchvision.models import get_model_builder, list_models
 
     if model not in list_models():
         raise unknown("network of torchvision", model, list_models())
     given, published = dict(arguments or {}), _published(model, str(weights))
     if published is not None:
         with _cached(published.url, name or "torchvision"), plain_tensors_only():
-            module = get_model(model, weights=published, **given)
+            module = make(get_model_builder(model), {"weights": published, **given}, model)
         transform = _transform(published.transforms()) if transform is None else transform
         classes = published.meta.get("categories", ()) if classes is None else classes
     else:
-        module = get_model(model, weights=None, **given)
+        module = make(get_model_builder(model), {"weights": None, **given}, model)
         if str(weights) != "random":
             fill(module, weights_file(weights, f"or set target.{name or 'torchvision'}.weights=FILE"))
     return target(name or model, module, transform or "imagenet", classes, **options)
