@@ -217,13 +217,18 @@ def probe(cfg: DictConfig) -> "Probe":
 
 
 def targets(cfg: DictConfig) -> "dict[str, Target]":
-    """The networks of the run by name, with the layers, pooling and units that were asked for."""
+    """The networks of the run by name, with the layers, pooling and units that were asked for, tried once."""
     chosen = {}
     for node in (cfg.get("target") or {}).values():
         target = build(node).select(layers=layers(cfg), pool=cfg.pool, units=units(cfg), seed=cfg.seed)
         if target.name in chosen:
             raise UserError(f"Two targets are called {target.name}; tell them apart with target.<choice>.name=...")
         chosen[target.name] = target
+    if cfg.get("show") != "layers":
+        from neuronx.recording.forward_pass import try_layers
+
+        for target in chosen.values():
+            try_layers(target)
     return chosen
 
 

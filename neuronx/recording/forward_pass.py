@@ -9,7 +9,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError, brief, first_line
+from neuronx.recording.maps import pooled
 from neuronx.recording.trainer import PassProgress
 from neuronx.store.processes import is_first
 from neuronx.targets.calling import Fails, run, to_device_of
@@ -246,7 +247,7 @@ class _Outputs:
         few = [place % size for place in range(min(CHECKED, size - 1) if size > 2 else 3)]
         once, again = (self._outputs(tree_map(lambda x: x[few], inputs)) for _ in range(2))
         for layer in self.layers:
-            self._check_rows(layer, once[layer], len(few))
+            check_rows(self.target, layer, once[layer], len(few))
             if once[layer].is_meta:
                 raise UserError(
                     f"Layer `{layer}` of {self.target.name} puts out a tensor on the device meta, no values."
@@ -254,10 +255,8 @@ class _Outputs:
         if not is_first():
             return
         for layer in self.layers:
-            where, calls = f"Layer `{layer}` of {self.target.name}", once.calls[layer]
-            if calls > 1 and "#" not in layer:
-                log.warning(f"{where} runs {calls} times in a forward pass; its last call, `{layer}#{calls}`, counts.")
             if not once[layer].is_floating_point():
+                where = f"Layer `{layer}` of {self.target.name}"
                 log.warning(f"{where} puts out {once[layer].dtype}; its values are taken as real numbers.")
         if different := [layer for layer in self.layers if not _alike(once[layer], again[layer])]:
             log.warning(
@@ -270,15 +269,8 @@ class _Outputs:
             run(self.target.module, inputs)
         return found
 
-    def _check_rows(self, layer: str, output: Tensor, images: int) -> None:
-        if len(output) != images:
-            raise UserError(
-                f"Layer `{layer}` of {self.target.name} puts out a tensor of shape {tuple(output.shape)} for {images} "
-                "images; its first axis must count the images (as batch_first=True does in torch's transformers)."
-            )
-
     def _collect(self, layer: str, output: Tensor) -> Tensor:
-        self._check_rows(layer, output, self.images)
+        check_rows(self.target, layer, output, self.images)
         output = output[: len(self.current)]
         self.widths[layer] = output.shape[1 if output.ndim == 4 else -1]
         for collector in self.collectors:
@@ -311,6 +303,41 @@ class _Visitor:
         pass
 
 
+def try_layers(target: Target) -> None:
+    """Runs the network on two blank pictures, so that a layer or pooling that cannot work is said before any work.
+
+    A network that takes no blank picture is left to the pass over real ones.
+
+    Raises:
+        UserError: A layer that never runs or has no units, or a pooling or dictionary that does not fit it.
+    """
+    with torch.inference_mode(), target.record(target.layers) as found, suppress(Fails):
+        target.run_blank(2)
+        _look_at(target, found, 2)
+
+
+def _look_at(target: Target, found: Recorded, images: int) -> None:
+    """Checks what the layers put out for a few images, and says which of them run several times."""
+    for layer, how in target.layers.items():
+        check_rows(target, layer, found[layer], images)
+        try:
+            pooled(found[layer], how, target.prefix_tokens or 0)
+        except UserError as mistake:
+            raise UserError(f"Layer `{layer}` of {target.name}: {mistake}.") from None
+        if (calls := found.calls[layer]) > 1 and "#" not in layer and is_first():
+            where = f"Layer `{layer}` of {target.name}"
+            log.warning(f"{where} runs {calls} times in a forward pass; its last call, `{layer}#{calls}`, counts.")
+
+
+def check_rows(target: Target, layer: str, output: Tensor, images: int) -> None:
+    """Raises UserError where the first axis of a layer's output does not count the images."""
+    if len(output) != images:
+        raise UserError(
+            f"Layer `{layer}` of {target.name} puts out a tensor of shape {tuple(output.shape)} for {images} "
+            "images; its first axis must count the images (as batch_first=True does in torch's transformers)."
+        )
+
+
 def try_pictures(target: Target, probe: Probe) -> int | None:
     """Runs two pictures, so that what cannot work is said early; the side of the network's input, if it is square.
 
@@ -327,8 +354,9 @@ def try_pictures(target: Target, probe: Probe) -> int | None:
             raise UserError(
                 f"transform={brief(target.transform)} makes {shape} of a picture; expected floats (3, H, W)."
             )
-        with torch.inference_mode(), target.record(target.layers):
+        with torch.inference_mode(), target.record(target.layers) as found:
             run(target.module, to_device_of(target.module, inputs))
+        _look_at(target, found, len(inputs))
     except Exception as error:  # whatever the user's transform, data set or network raises
         if isinstance(error, UserError) and not isinstance(error, Fails):
             raise

@@ -53,13 +53,20 @@ def run(module: nn.Module, inputs: Inputs, named: Mapping[str, Any] = MappingPro
         raise Fails(_failure(module, given, error)) from error
 
 
-def run_blank(module: nn.Module, name: str, images: int, side: int | None = None) -> None:
-    """Calls a network with blank pictures of a side; where that is unknown, of the first usual one that it takes.
+def run_blank(module: nn.Module, name: str, images: int, channels: int = 3, side: int | None = None) -> None:
+    """Calls a network with blank pictures.
+
+    Args:
+        module: The network.
+        name: For the message.
+        images: How many.
+        channels: Of the pictures, where no convolution tells.
+        side: Of the pictures; where that is unknown, the first usual one that the network takes.
 
     Raises:
         Fails: It takes none of them.
     """
-    channels, failure = input_channels(module) or 3, None
+    channels, failure = input_channels(module) or channels, None
     for size in (side,) if side else SIDES:
         try:
             run(module, to_device_of(module, torch.zeros(images, channels, size, size)))

@@ -143,7 +143,9 @@ def make(maker: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> 
         UserError: It takes other arguments, raises something, or makes no module.
     """
     if not callable(maker):
-        raise UserError(f"{name} is a {type(maker).__name__}; a class or function that makes a network is needed.")
+        raise UserError(
+            f"{name} is of type {type(maker).__name__}; a class or function that makes a network is needed."
+        )
     with suppress(ValueError):  # of what is not written in Python
         signature = inspect.signature(maker)
         try:

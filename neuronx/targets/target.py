@@ -370,12 +370,10 @@ class Target:
 
         images = 2 if image is None else len(image)  # some networks cannot take a single one
         with self.record(names, keep, strict=layers is not None) as found, torch.inference_mode():
-            if image is not None:
-                run(self.module, to_device_of(self.module, image))
-            elif self.latents is not None:
-                run(self.module, to_device_of(self.module, self.latents.draw(torch.arange(images), 0)))
+            if image is None:
+                self.run_blank(images)
             else:
-                run_blank(self.module, self.name, images, self.input_size)
+                run(self.module, to_device_of(self.module, image))
         rows: list[LayerRow] = []
         for name in map(dotted, names):
             own = [(call, shape) for (layer, call), shape in shapes.items() if layer == name]
@@ -384,6 +382,14 @@ class Target:
             if layers is None and found.calls[name] > 1 and not name.endswith(SUFFIX):
                 rows += [self._row(f"{name}#{call}", shape) for call, shape in own]
         return rows
+
+    def run_blank(self, images: int) -> None:
+        """Runs the network on so many blank pictures, or a generator on latents; raises `Fails` if it takes none."""
+        if self.latents is not None:
+            run(self.module, to_device_of(self.module, self.latents.draw(torch.arange(images), 0)))
+        else:
+            grey = isinstance(self.transform, Preprocess) and self.transform.grey
+            run_blank(self.module, self.name, images, 1 if grey else 3, self.input_size)
 
     def _row(self, name: str, shape: tuple[int, ...]) -> LayerRow:
         place = self.find(name)

@@ -6,7 +6,7 @@ from torch import nn
 
 from neuronx.errors import UserError
 from neuronx.recording.exemplars import find_exemplars
-from neuronx.recording.forward_pass import visit_outputs
+from neuronx.recording.forward_pass import try_layers, visit_outputs
 from neuronx.recording.record import record
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
@@ -106,7 +106,7 @@ def test_a_layer_whose_first_axis_does_not_count_the_images_is_refused(job, trai
     [
         ("drawn", "`drawn` of odd gives other values when the same images come again"),
         ("whole", "`whole` of odd puts out torch.int64; its values are taken as real numbers"),
-        ("act", "`act` of odd runs 2 times in a forward pass; its last call, `act#2`, counts"),
+        ("act", ""),
         ("act#1", ""),
         ("", ""),
     ],
@@ -117,3 +117,28 @@ def test_what_is_odd_is_said_once(job, trainer, caplog, layer, said):
         values = record(target, job.Noise(50), trainer, batch_size=8)[layer].values
     assert len(caplog.messages) == bool(said) and said in "".join(caplog.messages)
     assert values.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"), [("act", "`act` of odd runs 2 times in a forward pass; its last"), ("act#1", "")]
+)
+def test_a_layer_that_runs_twice_is_said_before_any_work(caplog, layer, says):
+    with caplog.at_level("INFO", "neuronx"):
+        try_layers(Target("odd", Odd(), Preprocess(), {layer: "avg"}))
+    assert len(caplog.messages) == bool(says) and says in "".join(caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        ({"first": "avg"}, "first axis must count the images"),
+        ({"act": "first"}, "`act` of odd: pool=first needs tokens"),
+        ({"unused": "avg"}, "`unused` of odd never runs"),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_work(layers, says):
+    odd = Odd()
+    odd.unused = nn.Identity()
+    with pytest.raises(UserError, match=says):
+        try_layers(Target("odd", odd, Preprocess(), layers))
+    try_layers(Target("picky", nn.Linear(5, 2), Preprocess(), {"": "none"}))  # left to real pictures

@@ -76,7 +76,7 @@ def test_editing_your_forward_is_another_network(mynets):
         ("{}.Nett", "no name in mynets_e `Nett`. Nearest: Net"),
         ("mynets_nowhere.Net", "no module `mynets_nowhere`, neither installed nor in"),
         ("Net", "write it as an import path"),
-        ("{}.number", "cannot be called"),
+        ("{}.number", "is of type int; a class or function that makes a network is needed"),
         ("builtins.dict", "makes a dict; a torch.nn.Module is needed"),
     ],
 )
