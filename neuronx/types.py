@@ -259,6 +259,21 @@ def check_suits(method: Method, probe: Probe) -> None:
         method.check(probe)
 
 
+@runtime_checkable
+class Needs(Protocol):
+    """A method or a way to score that knows beforehand which networks and pictures it cannot work on."""
+
+    def needs(self, target: "Target", probe: Probe) -> None:
+        """Raises UserError for a network or pictures that lack what it needs, before any pass."""
+        ...
+
+
+def check_needs(part: object, target: "Target", probe: Probe) -> None:
+    """Raises UserError where a method or a way to score knows that it cannot work on this network or pictures."""
+    if isinstance(part, Needs):
+        part.needs(target, probe)
+
+
 class Parts(Protocol):
     """Virtual units of a layer: shares of its own units, image by image. PURE splits units into such parts."""
 

@@ -1,10 +1,10 @@
 """Options of a part of the configuration, compared with the annotations of what the part calls, before the call."""
 
+import pydoc
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
@@ -34,7 +34,7 @@ def _check_part(node: DictConfig) -> None:
     call = node._target_
     if isinstance(call, str):
         try:
-            call = hydra.utils.get_object(call)
+            call = pydoc.locate(call)
         except Exception:  # building it says what is wrong
             return
     if not callable(call):

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from neuronx.command.callables import check_names
+from neuronx.command.folder import claim, leave
+from neuronx.command.mistakes import mistakes_end_in_one_line
 from neuronx.command.registry import CONFIGS, build
-from neuronx.command.typed import meant, readable, unmarked
-from neuronx.errors import UserError, unknown
+from neuronx.command.typed import meant, readable
+from neuronx.errors import UserError
+from neuronx.options import Seed, check
 from neuronx.types import Method, RunLogger, Task, TrainerFactory, as_found
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
 TASKS = ("le", "milan", "classifier", "contrastive", "generator")
+KEYS = {"seed": Seed, "ship": bool, "ckpt_path": str | None, "show": str | None, "pool": str | None}
+"""Plain keys of the commands, and what they may be; what layers, units and others may be their readers say."""
 LISTS = ("target", "explain", "sim", "logger")
 SINGLES = ("data", "concepts", "clip", "judge", "describe", "annotations", "experiment", "trainer", "recipe", *TASKS)
 
@@ -68,6 +71,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
 
     Returns what was found, or the text that `show=` or `experiment=` asked for.
     """
+    check_keys(cfg)
     if cfg.get("experiment"):
         return experiment(cfg)
     files_only = set(cfg.get("sim") or {}) == {"stored"}
@@ -76,6 +80,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
         seed(cfg.seed)
         networks = targets(cfg) if needed else {}  # first, since a wrong layer is the commonest mistake
     from neuronx.command import exemplars, pipeline
+    from neuronx.command.attempts import Attempts
     from neuronx.data.latents import images_of
     from neuronx.scoring.accuracy import accuracies
 
@@ -84,37 +89,44 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
         text = pipeline.show(cfg.show, lambda: probe(cfg), networks, words(cfg), build(cfg.trainer))
         print(text)
         return text
-    folder, facts = run_folder(cfg), {"seed": cfg.seed}
-    sims = build(cfg.get("sim") or {})
+    # All that is chosen is made before the first image is looked at, and the folder last: a mistake leaves none behind.
     given = pipeline.read_given(plain(cfg.explanations), layers(cfg), list(cfg.target))
+    sims, how, chosen = build(cfg.get("sim") or {}), methods(cfg), loggers(cfg)
+    facts, attempts = {"seed": cfg.seed}, Attempts()
     if files_only and wanted is not None:
         raise UserError("`exemplars=` looks at images, and sim=stored at none: leave one of them out.")
     if files_only:
+        folder = run_folder(cfg)
         evaluation = pipeline.stored(given, sims["stored"])
     else:
-        images, trainer = probe(cfg), build(cfg.trainer)
+        judging, listed, trainer = judges(cfg) if sims else [], words(cfg), checked_trainer(cfg)
+        images = probe(cfg)
         if wanted is not None:
             for target in networks.values():
                 wanted.rows(images_of(target, images))
+        folder = run_folder(cfg)
         evaluation = pipeline.evaluate(
             targets=networks,
             probe=images,
-            methods=methods(cfg),
+            methods=how,
             given=given,
             sims=sims,
-            judges=judges(cfg) if sims else [],
-            words=words(cfg),
+            judges=judging,
+            words=listed,
             trainer=trainer,
             seed=cfg.seed,
             optional=not typed("explain"),
+            attempts=attempts,
         )
         if wanted is not None:
-            exemplars.draw(networks, images, wanted, trainer, folder, evaluation.explanations)
+            draw = partial(exemplars.draw, networks, images, wanted, trainer, folder, evaluation.explanations)
+            attempts.run("exemplars", draw)
         known = accuracies(networks.values(), images, trainer)
         evaluation = replace(evaluation, accuracies=known)
         facts["accuracy"] = {found.target: found.value for found in known}
         facts["fingerprints"] = pipeline.fingerprints(images, networks)
-    pipeline.finish(evaluation, folder, config_text(cfg), loggers(cfg), **facts)
+    pipeline.finish(evaluation, folder, config_text(cfg), chosen, **facts)
+    attempts.close(folder)
     return evaluation
 
 
@@ -125,12 +137,13 @@ def experiment(cfg: DictConfig) -> str:
     from neuronx.store.processes import is_first
 
     refused = [key for key in ("show", "explanations", "exemplars") if cfg.get(key) is not None]
-    refused += ["sim"] if typed("sim") else []
+    refused += ["sim"] if typed("sim") and cfg.sim else []
     if refused:
         raise UserError(f"`experiment=` and `{refused[0]}=` do not go together: leave one of them out.")
     seed(cfg.seed)
-    given = Given(build(cfg.trainer), run_folder(cfg), targets(cfg), probe(cfg), methods(cfg))
-    text = run(build(cfg.experiment), given, config_text(cfg), loggers(cfg), seed=cfg.seed)
+    networks, made, how, chosen = targets(cfg), build(cfg.experiment), methods(cfg), loggers(cfg)
+    given = Given(checked_trainer(cfg), run_folder(cfg), networks, probe(cfg), how)
+    text = run(made, given, config_text(cfg), chosen, seed=cfg.seed)
     known = accuracies(given.targets.values(), given.probe, given.trainer) if given.probe is not None else []
     if is_first():
         print("".join(f"{found}\n" for found in known), end="")
@@ -144,21 +157,23 @@ def train(cfg: DictConfig) -> Path:
     from neuronx.callbacks.explanation_table import ExplanationTable
     from neuronx.callbacks.run_record import RunRecord
 
+    check_keys(cfg)
     task = chosen_task(cfg)
+    if task == "le" and (cfg.ckpt_path or cfg.ship):
+        raise UserError("`ckpt_path` and `ship` mean nothing for le=: it is one pass over recorded activations.")
     seed(cfg.seed)
+    part, chosen = build(cfg[task]), loggers(cfg)
+    checked_trainer(cfg)
     folder = run_folder(cfg)
-    chosen = loggers(cfg)
     images = any(logger.images for logger in chosen)
     shown = [ExplanationTable(), CaptionSamples(images), ExemplarGrid(folder, images)]
     callbacks = [RunRecord(folder, config_text(cfg), seed=cfg.seed), *shown]
     lightning = [logger.lightning(folder) for logger in chosen]
     trainer = partial(build(cfg.trainer), callbacks=callbacks, logger=lightning or False)
     if task == "le":
-        if cfg.ckpt_path or cfg.ship:
-            raise UserError("`ckpt_path` and `ship` mean nothing for le=: it is one pass over recorded activations.")
         name = f"le_{HydraConfig.get().runtime.choices['le']}" if HydraConfig.initialized() else "le"
-        return fit_linear(name, build(cfg.le), targets(cfg), probe(cfg), trainer, folder)
-    return train_part(build(cfg[task]), trainer, folder, cfg.ckpt_path, cfg.ship)
+        return fit_linear(name, part, targets(cfg), probe(cfg), trainer, folder)
+    return train_part(part, trainer, folder, cfg.ckpt_path, cfg.ship)
 
 
 def fit_linear(
@@ -214,6 +229,13 @@ def probe(cfg: DictConfig) -> "Probe":
     made = build(cfg.data)
     made.check()
     return made
+
+
+def checked_trainer(cfg: DictConfig) -> TrainerFactory:
+    """What makes trainers; it has made one, so that a device that is not there is found before any work."""
+    trainer: TrainerFactory = build(cfg.trainer)
+    trainer()
+    return trainer
 
 
 def targets(cfg: DictConfig) -> "dict[str, Target]":
@@ -290,10 +312,21 @@ def typed(key: str) -> bool:
 
 
 def run_folder(cfg: DictConfig) -> Path:
-    """The run's own folder: Hydra's, or `results/python` when called as a function without Hydra."""
+    """The run's own folder, checked: Hydra's, or `results/python` when called as a function without Hydra."""
+    from neuronx.store.processes import is_first
+
     folder = Path(HydraConfig.get().runtime.output_dir) if HydraConfig.initialized() else Path("results/python")
+    if is_first() and HydraConfig.initialized():
+        claim(folder, config_text(cfg))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Raises UserError for a plain key that is not of its kind."""
+    for key, kind in KEYS.items():
+        if key in cfg:
+            check(key, plain(cfg[key]), kind)
 
 
 def config_text(cfg: DictConfig) -> str:
@@ -317,27 +350,6 @@ def seed(value: int) -> None:
     torch.manual_seed(value)
 
 
-def explain_mistake(error: Exception) -> str | None:
-    """One line for a user's mistake; None when it is a fault of ours."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__
-    text = unmarked(" ".join(str(error).split())).removesuffix("Set the environment variable HYDRA_FULL_ERROR=1")
-    if isinstance(error, InstantiationException):
-        known = isinstance(error.__cause__, (ImportError, TypeError)) or "Error locating target" in text
-        return text if known else None
-    if choice := re.search(r"Could not find '(\w+)/(.+?)' Available options in '\w+': (.+?) Config search path", text):
-        group, name, choices = choice.groups()
-        return str(unknown(f"choice of {group}=", name, choices.split(), f"All: {', '.join(choices.split())}."))
-    if option := re.match(r"Could not override '([^']+)'\. To append to your config use", text):
-        return f"There is no option `{option[1]}`. The options of a choice are those of its YAML in configs/."
-    if word := re.search(r"(?:parsing override|when parsing) '(.*?)'", text):
-        return f"`{word[1]}` is no option; an option is written key=value, as in layers=layer4."
-    return text
-
-
 def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
     """Runs one command as a program: a mistake is one line and exit code 2, a termination signal ends it at once."""
     # Hydra's own handler hides where an error came from; ours prints one line for mistakes and keeps a bug's traceback.
@@ -357,9 +369,7 @@ def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
                 check_names(plain(cfg, resolve=False))
                 run(cfg)
             finally:
-                # A run that wrote nothing, such as show= or a mistake, leaves no folder behind.
-                with suppress(OSError):
-                    Path(HydraConfig.get().runtime.output_dir).rmdir()
+                leave(Path(HydraConfig.get().runtime.output_dir))
 
     with mistakes_end_in_one_line():
         sys.argv[1:] = [out for argument in typed for out in rewrite(argument)]
@@ -384,21 +394,6 @@ def without_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-@contextmanager
-def mistakes_end_in_one_line() -> Iterator[None]:
-    """Turns a user's mistake, found by us or by Hydra, into one line on standard error and exit code 2."""
-    try:
-        yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        line = explain_mistake(error)
-        if line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except BrokenPipeError:  # whoever reads our output has seen enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def train_main() -> None:

@@ -4,9 +4,11 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuronx.command.attempts import Attempts
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.store.processes import is_first
 from neuronx.tables.explanations import ExplanationFile, by_method, read_files
@@ -25,6 +27,7 @@ from neuronx.types import (
     TrainerFactory,
     WordList,
     as_found,
+    check_needs,
     check_suits,
     encoders_of,
     unsplit,
@@ -50,6 +53,7 @@ def evaluate(
     trainer: TrainerFactory,
     seed: int,
     optional: bool = False,
+    attempts: Attempts | None = None,
 ) -> "Evaluation":
     """Explains every target with every method, adds the explanations given, and scores all of them on the test images.
 
@@ -65,15 +69,18 @@ def evaluate(
         seed: Of the bootstrap intervals.
         optional: Leave out, with a warning, methods that these images, networks or layers do not suit, if others are
             left.
+        attempts: Runs the parts, and keeps which of them failed after others were done.
 
     Raises:
-        UserError: When a judge cannot judge these pictures or methods, or files are not about the targets' layers.
+        UserError: When a part cannot work on these pictures and networks, a judge cannot judge these pictures or
+            methods, or files are not about the targets' layers.
     """
     from neuronx.data.latents import images_of
     from neuronx.recording.record import record
     from neuronx.report.evaluation import Evaluation, activity
     from neuronx.scoring.compare import agreement, check_judge, compare
 
+    attempts = attempts or Attempts()
     pictures = {name: images_of(target, probe) for name, target in targets.items()}
     for judge, images in itertools.product(judges, pictures.values()):
         check_judge(judge, images, ((method, *encoders_of(how)) for method, how in methods.items()))
@@ -87,14 +94,16 @@ def evaluate(
         for file in about(given, name, list(targets)):
             file.check(len(pictures[name]))
         from_files[name] = of_target(given, name, target, list(targets))
+        for part in [*sims.values(), *(() if optional else methods.values())]:
+            check_needs(part, target, pictures[name])
     for name, target in targets.items():
         images = pictures[name]
-        found = explain(methods, target, images, trainer, optional)
+        found = explain(methods, target, images, trainer, optional, attempts)
         explained = {method: said.explanations for method, said in found.items()}
         explained |= from_files[name]
         explanations |= {(name, method): said for method, said in explained.items()}
         split = [said.target for said in found.values() if said.target is not None]
-        scored = score(sims, judges, explained, [target, *split][-1], images, words, trainer)
+        scored = score(sims, judges, explained, [target, *split][-1], images, words, trainer, attempts)
         results: list[Found | Scores] = [*found.values(), *scored]
         for more in results:
             tables = joined(tables, more.tables)
@@ -116,14 +125,21 @@ def evaluate(
 
 
 def explain(
-    methods: Mapping[str, Method], target: "Target", images: "Probe", trainer: TrainerFactory, optional: bool = False
+    methods: Mapping[str, Method],
+    target: "Target",
+    images: "Probe",
+    trainer: TrainerFactory,
+    optional: bool = False,
+    attempts: Attempts | None = None,
 ) -> dict[str, Found]:
     """What each method says of the units asked for of one network, by the method's name in tables."""
     explained: dict[str, Found] = {}
+    attempts = attempts or Attempts()
     for name, method in methods.items():
         log.info("%s: explaining %s by %s", target.name, ", ".join(target.layers), name)
-        found, reasons = _found(name, method, target, images, trainer, optional)
-        if found is None and name == list(methods)[-1] and not explained:
+        work = partial(_found, name, method, target, images, trainer, optional)
+        found, reasons = attempts.run(f"{name} on {target.name}", work) or (None, {})
+        if found is None and name == list(methods)[-1] and not explained and reasons:
             raise next(iter(reasons.values()))
         for layer, reason in reasons.items():
             where = "" if found is None else f" on `{layer}`"
@@ -168,6 +184,7 @@ def score(
     images: "Probe",
     words: WordList | None,
     trainer: TrainerFactory,
+    attempts: Attempts | None = None,
 ) -> list[Scores]:
     """What each way to score gives by each judge, for the explanations of one network by method."""
     from neuronx.scoring.compare import check_judge
@@ -175,12 +192,17 @@ def score(
     for judge in judges:
         check_judge(judge, images, (one.made_by for explanations in explained.values() for one in explanations))
     check_explanations(explained, target, images)
-    scored = []
+    scored: list[Scores] = []
+    attempts = attempts or Attempts()
     for (name, sim), judge in itertools.product(sims.items(), judges):
         log.info("%s: scoring by %s, judge %s", target.name, name, judge.name)
         # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
         listed = words.of(images) if words is not None and judge.vocabulary(images) is None else ()
-        scored.append(sim.score(explained, target, images, judge, trainer, listed))
+        work = partial(sim.score, explained, target, images, judge, trainer, listed)
+        given = attempts.run(f"{name} by {judge.name} on {target.name}", work)
+        if given is None:
+            continue
+        scored.append(given)
         for method in explained:
             states = {row.status for row in scored[-1].rows if row.method == method}
             if states == {"unjudged"}:

@@ -58,7 +58,7 @@ def on_first(work: Callable[[], T]) -> T:
 def start(runner: "Trainer") -> None:
     """Starts the other processes of a trainer now, rather than at its first pass, so that `on_first` is of all of them.
 
-    From then on all end within 20 seconds when one is lost, or gets SIGTERM.
+    From then on all end within 20 seconds when one is lost, or gets SIGTERM or SIGINT.
     """
     from lightning.pytorch.strategies import DDPStrategy
     from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -116,15 +116,17 @@ def _end_together(of_another: bool) -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def watch() -> None:
+        ending: int = signal.SIGTERM
         while not of_another or os.getppid() == parent:
             time.sleep(1)
             try:
                 received = os.read(reader, 64)
             except BlockingIOError:
                 continue
-            if signal.SIGTERM in received:
+            if signal.SIGTERM in received or signal.SIGINT in received:
+                ending = signal.SIGTERM if signal.SIGTERM in received else signal.SIGINT
                 break
         time.sleep(ORDERLY_SECONDS)
-        os._exit(128 + signal.SIGTERM)
+        os._exit(128 + ending)
 
     threading.Thread(target=watch, daemon=True, name="end-together").start()

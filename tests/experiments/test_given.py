@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from neuronx.command import cli
+from neuronx.command.mistakes import explain_mistake
 from neuronx.errors import UserError
 from neuronx.experiments.given import Given, fires_for, run
 from neuronx.tables.csv import write_csv
@@ -135,7 +136,7 @@ def test_mistakes_are_said(folder):
         cli.rewrite("experiment=null")
     with pytest.raises(MissingConfigException) as wrong:
         composed("experiment=edit")
-    said = cli.explain_mistake(wrong.value)
+    said = explain_mistake(wrong.value)
     assert said is not None and all(name in said for name in CHOICES)
     with pytest.raises(UserError, match="no way to search"):
         cli.evaluate(composed("experiment=sweep", "experiment.strategies=[best]"))

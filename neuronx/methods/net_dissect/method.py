@@ -50,6 +50,11 @@ class Options:
         if self.grid is not None:
             object.__setattr__(self, "grid", (int(self.grid[0]), int(self.grid[1])))
 
+    def needs(self, target: "Target", probe: Probe) -> None:
+        """Raises Unsuitable for pictures without pixel labels, or layers that are read where there are no positions."""
+        segmentation_of(probe, self.categories)
+        check_positions(target, self.whole_images)
+
 
 def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Segmentation:
     """The pixel labels of a probe's images, of all categories or of some.
@@ -69,6 +74,17 @@ def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Se
         if name not in found.categories:
             raise unknown(f"category of `{probe.name}`", name, found.categories)
     return Selected(found, tuple(name for name in found.categories if name in categories))
+
+
+def check_positions(target: "Target", whole_images: bool) -> None:
+    """Raises Unsuitable for a layer that is read at its class token, unless whole images are asked for."""
+    nowhere = [layer for layer, pool in target.layers.items() if pool == "first"]
+    if nowhere and not whole_images:
+        raise Unsuitable(
+            f"Layer `{nowhere[0]}` of {target.name} is explained and scored at its class token (pool=first), which is "
+            "at no place of a picture, so there are no masks to compare: take pool=patch or pool=avg, or "
+            "whole_images=true."
+        )
 
 
 @dataclass(frozen=True)
@@ -161,13 +177,7 @@ def thresholds(
 
     if not 0 < quantile < 1:
         raise UserError(f"quantile={quantile}: write the share of positions on which a unit fires, such as .005.")
-    nowhere = [layer for layer, pool in target.layers.items() if pool == "first"]
-    if nowhere and not whole_images:
-        raise Unsuitable(
-            f"Layer `{nowhere[0]}` of {target.name} is explained and scored at its class token (pool=first), which is "
-            "at no place of a picture, so there are no masks to compare: take pool=patch or pool=avg, or "
-            "whole_images=true."
-        )
+    check_positions(target, whole_images)
     images = len(probe.split("train", "val")) if rows is None else len(rows)
     found = find_exemplars(target, probe, trainer, k=min(k, images), quantile=1 - quantile, rows=rows)
     for layer, one in found.items():

@@ -26,6 +26,7 @@ from neuronx.scoring.ablation.losses import (
 )
 from neuronx.scoring.predictors import WeightedConcepts
 from neuronx.scoring.rows import TableOptions, layers_of
+from neuronx.targets.replay import Tail
 from neuronx.types import Explanation, Judge, Score, Scores, TrainerFactory
 
 if TYPE_CHECKING:
@@ -116,6 +117,15 @@ class Ablation(TableOptions):
             raise UserError(f"sim.ablation.lr={self.lr}: it is a finite number from 0, such as 0.01.")
         if self.steps < 0:
             raise UserError(f"sim.ablation.steps={self.steps}: it is a whole number from 0.")
+
+    def needs(self, target: "Target", probe: "Probe") -> None:
+        """Raises UserError for a network without class head, or labels that are missing or of other classes."""
+        images = few_images(target, probe)
+        for layer in without_parts(target).layers:
+            tail = Tail(target, layer)
+            with torch.inference_mode():
+                tail.load(images)
+            compared_with(target, probe, tail.logits, self.labels)
 
     def score(
         self,
