@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from neuronx.command.mistakes import mistakes_end_in_one_line
 from neuronx.command.registry import CONFIGS, build
 from neuronx.command.typed import meant, readable
 from neuronx.errors import UserError
-from neuronx.options import Seed, check
+from neuronx.options import Natural, Seed, check
 from neuronx.types import Method, RunLogger, Task, TrainerFactory, as_found
 
 if TYPE_CHECKING:
@@ -33,8 +33,15 @@ if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
 TASKS = ("le", "milan", "classifier", "contrastive", "generator")
-KEYS = {"seed": Seed, "ship": bool, "ckpt_path": str | None, "show": str | None, "pool": str | None}
-"""Plain keys of the commands, and what they may be; what layers, units and others may be their readers say."""
+KEYS = {
+    "seed": Seed,
+    "ship": bool,
+    "ckpt_path": str | None,
+    "show": str | None,
+    "pool": str | None,
+    "units": str | Natural | Sequence[Natural] | None,
+}
+"""Plain keys of the commands, and what they may be; what layers, explanations and exemplars may be their readers say."""
 LISTS = ("target", "explain", "sim", "logger")
 SINGLES = ("data", "concepts", "clip", "judge", "describe", "annotations", "experiment", "trainer", "recipe", *TASKS)
 
