@@ -268,12 +268,6 @@ class Needs(Protocol):
         ...
 
 
-def check_needs(part: object, target: "Target", probe: Probe) -> None:
-    """Raises UserError where a method or a way to score knows that it cannot work on this network or pictures."""
-    if isinstance(part, Needs):
-        part.needs(target, probe)
-
-
 class Parts(Protocol):
     """Virtual units of a layer: shares of its own units, image by image. PURE splits units into such parts."""
 

@@ -41,7 +41,7 @@ KEYS = {
     "pool": str | None,
     "units": str | Natural | Sequence[Natural] | None,
 }
-"""Plain keys of the commands, and what they may be; what layers, explanations and exemplars may be their readers say."""
+"""Plain keys of the commands, and what they may be; the others are checked where they are read."""
 LISTS = ("target", "explain", "sim", "logger")
 SINGLES = ("data", "concepts", "clip", "judge", "describe", "annotations", "experiment", "trainer", "recipe", *TASKS)
 

@@ -17,6 +17,7 @@ from neuronx.types import (
     Found,
     Judge,
     Method,
+    Needs,
     PartSamples,
     Plain,
     RunLogger,
@@ -27,7 +28,6 @@ from neuronx.types import (
     TrainerFactory,
     WordList,
     as_found,
-    check_needs,
     check_suits,
     encoders_of,
     unsplit,
@@ -95,7 +95,8 @@ def evaluate(
             file.check(len(pictures[name]))
         from_files[name] = of_target(given, name, target, list(targets))
         for part in [*sims.values(), *(() if optional else methods.values())]:
-            check_needs(part, target, pictures[name])
+            if isinstance(part, Needs):
+                part.needs(target, pictures[name])
     for name, target in targets.items():
         images = pictures[name]
         found = explain(methods, target, images, trainer, optional, attempts)

@@ -20,6 +20,7 @@ import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
@@ -181,6 +182,7 @@ class MarkedConfigs(FileConfigSource):
         return result
 
 
+Plugins.instance()  # registers Hydra's own sources first
 SourcesRegistry.instance().types[MarkedConfigs.scheme()] = MarkedConfigs
 
 
