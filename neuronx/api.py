@@ -444,7 +444,7 @@ def _study(
     probe = probe_of(images)
     probe.check()
     if isinstance(model, nn.Module):
-        target = custom.load(model, transform="none" if transform is None else transform, layers=layers or ())
+        target = custom.load(model, transform=transform, layers=layers or ())
         target = replace(target, input_size=target.input_size or try_pictures(target, probe))
     else:
         target = model

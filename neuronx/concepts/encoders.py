@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ from neuronx.errors import UserError, unknown
 from neuronx.progress import progress
 from neuronx.store.cache import digest
 from neuronx.store.download import check_reachable, fetch_from_hub
+from neuronx.store.given import given_file
 from neuronx.targets.identity import module_digest
 from neuronx.targets.preprocess import Preprocess
+from neuronx.targets.weights import fill
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Transform
@@ -107,19 +109,29 @@ def load(model: str, pretrained: str, weights: str | None = None, tokenizer: str
     tag = open_clip.get_pretrained_cfg(model, pretrained) or {}
     words = _tokenizer(model, config["text_cfg"], tokenizer)
     path = _file_of(model, pretrained, tag, weights)
+    make = partial(
+        open_clip.create_model,
+        model,
+        # A file alone would get OpenAI's preprocessing and activation, whatever the tag was trained with.
+        force_quick_gelu=bool(tag.get("quick_gelu")),
+        force_preprocess_cfg={k: tag[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in tag},
+        weights_only=True,
+    )
     try:
-        made = open_clip.create_model(
-            model,
-            str(path),
-            # A file alone would get OpenAI's preprocessing and activation, whatever the tag was trained with.
-            force_quick_gelu=bool(tag.get("quick_gelu")),
-            force_preprocess_cfg={k: tag[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in tag},
-            weights_only=True,
-        )
+        theirs = weights is not None or not tag
+        made = (theirs and _trained(make(load_weights=False, pretrained_text=False), path)) or make(str(path))
     except Exception as error:  # open_clip, torch and safetensors fail in a dozen ways on a wrong file
         raise UserError(f"The weights {path} do not load into {model}: {str(error).strip().splitlines()[0]}") from error
     clip = made.eval().requires_grad_(False)
     return Encoder(clip, words, _transform(clip), digest([module_digest(clip), model, _bytes_of(tokenizer)]))
+
+
+def _trained(model: Any, path: Path) -> Any:
+    """The model with weights as open_clip's training or others wrote them; None where open_clip has to convert them."""
+    try:
+        return fill(model, path)
+    except UserError:
+        return None
 
 
 def _bytes_of(folder: str | None) -> list[str]:
@@ -135,7 +147,7 @@ def _file_of(model: str, pretrained: str, tag: dict[str, Any], weights: str | No
     if given is not None:
         path = Path(given).expanduser()
         if path.is_file():
-            return path
+            return given_file(path, "weights file")
         if weights is None:
             raise unknown(f"tag or file of {model}", pretrained, open_clip.list_pretrained_tags_by_model(model))
         raise UserError(f"There is no weights file {path} (looked for from {Path.cwd()}).")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from neuronx.data.published import published
 from neuronx.data.segmentation import Segmentation, presence
 from neuronx.errors import UserError
+from neuronx.store.torch_file import read_torch_file
 
 Transform = Callable[..., Tensor]
 """From a picture (or a uint8 batch) to a float tensor; its `repr` identifies it. See `Preprocess`."""
@@ -227,14 +228,9 @@ def _published(name: str) -> Path:
 
 
 def _ids(path: Path, n: int, name: str) -> Tensor:
-    try:
-        ids = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"There is no split file {path}; data.splits= is a seed or a folder of three id files."
-        ) from None
-    except Exception as error:
-        raise UserError(f"{path} is not a tensor of ids: {str(error).splitlines()[0]}") from None
+    if not path.exists():
+        raise UserError(f"There is no split file {path}; data.splits= is a seed or a folder of three id files.")
+    ids = read_torch_file(path, "tensor of ids")
     if not isinstance(ids, Tensor) or ids.ndim != 1 or ids.dtype != torch.int64:
         raise UserError(f"{path} is not a 1-D int64 tensor of ids.")
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < n:

@@ -24,7 +24,7 @@ from neuronx.targets.weights import fill, weights_file
 def load(
     model: str | nn.Module | Callable[..., nn.Module],
     weights: str | Path | None = None,
-    transform: str | Mapping[str, Any] | Callable[..., Tensor] = "imagenet",
+    transform: str | Mapping[str, Any] | Callable[..., Tensor] | None = "imagenet",
     layers: Layers = "",
     pool: str = "avg",
     classes: str | Path | Sequence[str] | None = None,
@@ -39,8 +39,10 @@ def load(
         model: A module; or what makes one, a callable or its import path (`mynets.ResNet20`, looked up from the working
             directory too).
         weights: A safetensors file, or a torch file of plain tensors, or the URL of one, loaded strictly; a
-            `state_dict` within and `module.` before the names are undone. None leaves the module as it was made.
-        transform: A name of `TRANSFORMS`, the fields of a `Preprocess`, or a callable for pictures and uint8 batches.
+            `state_dict` within and `module.` before the names are undone, as whatever else trainers put there. None
+            leaves the module as it was made.
+        transform: A name of `TRANSFORMS`, the fields of a `Preprocess`, or a callable for pictures and uint8 batches;
+            None is `none`, pictures in [0, 1].
         layers: Asked for: one, several, or layer -> pooling; "" is the network's output.
         pool: For layers without a pooling of their own.
         classes: Names of the outputs: `imagenet`, a file with one name a line, or the names.
@@ -82,7 +84,7 @@ def called(model: str | nn.Module | Callable[..., nn.Module]) -> str:
 def target(
     name: str,
     module: nn.Module,
-    transform: str | Mapping[str, Any] | Callable[..., Tensor],
+    transform: str | Mapping[str, Any] | Callable[..., Tensor] | None,
     classes: str | Path | Sequence[str] | None = None,
     layers: Layers = "",
     pool: str = "avg",

@@ -23,7 +23,7 @@ def load(
     model: str,
     trust: bool = False,
     weights: str | Path | None = None,
-    transform: str | Mapping[str, Any] | Callable[..., Tensor] = "imagenet",
+    transform: str | Mapping[str, Any] | Callable[..., Tensor] | None = "imagenet",
     classes: str | Path | Sequence[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,

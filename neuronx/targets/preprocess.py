@@ -170,13 +170,13 @@ def transform_of(wanted: str | Mapping[str, Any] | Any, channels: int | None = N
     """A transform from its name, from the fields of a `Preprocess`, or from itself.
 
     Args:
-        wanted: Which.
+        wanted: Which; None is `none`.
         channels: That the network takes; for one, pictures are made grey.
 
     Raises:
         UserError: An unknown name or field.
     """
-    made = _transform_of(wanted)
+    made = _transform_of("none" if wanted is None else wanted)
     if channels != 1:
         return made
     return replace(made, grey=True) if isinstance(made, Preprocess) else Grey(made)

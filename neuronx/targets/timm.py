@@ -13,10 +13,11 @@ from torch import Tensor
 from neuronx.errors import UserError, unknown
 from neuronx.options import OptionsOf
 from neuronx.store.download import fetch_from_hub
+from neuronx.store.given import given_file
 from neuronx.targets.custom import target
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
-from neuronx.targets.weights import plain_tensors_only, weights_file
+from neuronx.targets.weights import fill, load_weights, plain_tensors_only, weights_file
 
 
 def library() -> ModuleType:
@@ -59,22 +60,39 @@ def load(
     if not timm.is_model(model):
         raise unknown("network of timm", model, timm.list_models())
     settings: dict[str, Any] = dict(arguments or {})
-    if str(weights) != "random":
-        file = _fetched(model, name or "timm") if str(weights) == "DEFAULT" else weights_file(weights)
-        if not file.is_file():
-            raise UserError(f"There is no weights file {file}.")
-        settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+    if str(weights) in ("random", "DEFAULT"):
+        if str(weights) == "DEFAULT":
+            file = given_file(_fetched(model, name or "timm"), "weights file")
+            settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+        module = _made(model, settings, weights, arguments)
+    else:
+        file = given_file(weights_file(weights), "weights file")
+        module = _made(model, settings, weights, arguments)
+        try:
+            fill(module, file)
+        except UserError as error:
+            # timm knows the names that some networks had before, and adapts a head or a grid of positions.
+            try:
+                overlay = {"file": str(file)} if file.suffix == ".npz" else {"state_dict": load_weights(file)}
+                module = _made(model, settings | {"pretrained": True, "pretrained_cfg_overlay": overlay}, weights, {})
+            except UserError:
+                raise error from None
+    for given in ("file", "state_dict"):  # where the weights lay is no part of the network's identity
+        module.pretrained_cfg.pop(given, None)
+    if transform is None:
+        transform = _transform(timm.data.resolve_model_data_config(module))
+    return target(name or model, module, transform, classes, **options)
+
+
+def _made(model: str, settings: Mapping[str, Any], weights: str | Path, arguments: Mapping[str, Any] | None) -> Any:
     try:
         with plain_tensors_only():
-            module = timm.create_model(model, **settings)
+            return library().create_model(model, **settings)
     except (RuntimeError, OSError, ValueError, TypeError, KeyError, UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"{model} cannot be made with weights={weights}, arguments={dict(arguments or {})}: {reason}"
         ) from error
-    if transform is None:
-        transform = _transform(timm.data.resolve_model_data_config(module))
-    return target(name or model, module, transform, classes, **options)
 
 
 def _fetched(model: str, key: str) -> Path:

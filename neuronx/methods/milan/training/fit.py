@@ -10,6 +10,7 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from neuronx.errors import UserError
+from neuronx.store.given import given_file
 from neuronx.types import Plain, TrainerFactory
 
 
@@ -97,6 +98,7 @@ def _check_checkpoint(ckpt_path: str, module: LightningModule) -> None:
 
 def read_checkpoint(ckpt_path: str) -> dict[str, Any]:
     """A checkpoint that Lightning wrote; UserError where it holds anything but plain numbers."""
+    given_file(ckpt_path, "checkpoint")
     try:
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
         checkpoint["state_dict"].items()
