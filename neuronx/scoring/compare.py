@@ -1,6 +1,7 @@
 """Fair comparisons: of methods on the same units, of judges with each other, of a judge with what it judges."""
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,6 +42,11 @@ class JudgeAgreement:
 
     def __str__(self) -> str:
         what = f"{self.n} units of {self.method}" if self.method else f"{self.n} methods"
+        if math.isnan(self.rho):
+            return (
+                f"{self.judges[0]} and {self.judges[1]} cannot be compared on {what}, too few or all alike "
+                f"({self.score}, {self.target} {self.layer})"
+            )
         return (
             f"{self.judges[0]} and {self.judges[1]} rank {what} with correlation {self.rho:.2f} "
             f"({self.score}, {self.target} {self.layer})"

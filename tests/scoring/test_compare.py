@@ -97,6 +97,8 @@ def test_agreement_of_judges():
     assert (methods.method, methods.rho, methods.n) == ("", pytest.approx(1), 2)
     assert "siglip and labels rank 3 units of a with correlation 1.00" in str(units_a)
     assert agreement(scores[:12]) == []
+    (alone, *_) = agreement([row("a", 0, 0.1), row("a", 0, 0.2, judge="labels")])
+    assert "siglip and labels cannot be compared on 1 units of a, too few or all alike" in str(alone)
 
 
 @dataclass(frozen=True)
