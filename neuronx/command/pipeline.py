@@ -92,7 +92,7 @@ def evaluate(
     from_files = {}
     for name, target in targets.items():
         for file in about(given, name, list(targets)):
-            file.check(len(pictures[name]))
+            file.check(len(pictures[name]), {row.name: row.units for row in target.layer_table(layers=target.layers)})
         from_files[name] = of_target(given, name, target, list(targets))
         for part in [*sims.values(), *(() if optional else methods.values())]:
             if isinstance(part, Needs):

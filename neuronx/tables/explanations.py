@@ -64,15 +64,21 @@ class ExplanationFile:
                     expected = f"a number{limits if name in RANGES else ''}"
                     raise UserError(f"{self.path}, line {line}: expected {expected} as {name}, found {value:g}.")
 
-    def check(self, images: int) -> None:
-        """Makes sure that it can be about units and so many images.
+    def check(self, images: int, units: Mapping[str, int]) -> None:
+        """Makes sure that it can be about so many images, and so many units of each of some layers.
 
         Raises:
-            UserError: An image that is not among them, or a part of a unit that is not split: of a split unit there are
-                two or more parts, counted from 0. With the line.
+            UserError: An image or a unit that is not among them, or a part of a unit that is not split: of a split unit
+                there are two or more parts, counted from 0. With the line.
         """
         wrong = unsplit([explanation.unit for explanation in self.explanations])
         for explanation, line in zip(self.explanations, self.lines, strict=bool(self.lines)):
+            unit = explanation.unit
+            if unit.index >= (count := units.get(unit.layer, math.inf)):
+                raise UserError(
+                    f"{self.path}, line {line}: there is no unit {unit.index}, since {unit.layer or 'the output'} has "
+                    f"units 0 to {count - 1}. Is the file about another network?"
+                )
             if explanation.unit in wrong:
                 raise UserError(
                     f"{self.path}, line {line}, column `part`: {explanation.unit} is a part of a unit that is not "

@@ -256,15 +256,15 @@ def test_parts_of_units_that_are_not_split_are_refused_with_their_line(tmp_path,
     rows = "".join(f"fc,3,red,{part}\n" for part in parts)
     path = write_atomic(tmp_path / "a.csv", f"layer,unit,description,part\nfc,0,blue,\n{rows}".encode())
     with pytest.raises(UserError, match=rf"a\.csv, line 3, column `part`: fc:3/{parts[0]} is a part of a unit that is"):
-        read_files(path)[0].check(10)
+        read_files(path)[0].check(10, {})
 
 
 def test_evidence_beyond_the_images_is_refused_with_its_line(tmp_path):
     rows = "layer,unit,description,part,evidence\nfc,0,blue,1,9\nfc,0,blue,0,\nfc,1,red,,3;10\n"
     (file,) = read_files(write_atomic(tmp_path / "a.csv", rows.encode()))
-    file.check(11)
+    file.check(11, {})
     with pytest.raises(UserError, match=r"a\.csv, line 4, column `evidence`: there is no image 10, .* 10, 0 to 9"):
-        file.check(10)
+        file.check(10, {})
 
 
 def test_the_support_of_terms_stands_in_the_last_column(tmp_path):
@@ -285,3 +285,10 @@ def test_support_that_is_none_is_refused(tmp_path, support):
     path = write_atomic(tmp_path / "a.csv", f"layer,unit,description,support\nfc,0,red,{support}\n".encode())
     with pytest.raises(UserError, match=r"line 2, column `support`: expected train/test images of 1 terms"):
         read_explanations(path)
+
+
+def test_a_unit_beyond_its_layer_is_refused_with_its_line(tmp_path):
+    (file,) = read_files(write_atomic(tmp_path / "a.csv", b"layer,unit,description\nfc,7,red\nconv,8,blue\n"))
+    file.check(10, {"fc": 8})
+    with pytest.raises(UserError, match=r"a\.csv, line 3: there is no unit 8, since conv has units 0 to 7"):
+        file.check(10, {"fc": 8, "conv": 8})
