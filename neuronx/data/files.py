@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import PIL
 from PIL import Image, UnidentifiedImageError
 
 from neuronx.data.pixels import Scale, check_colours, extent, is_deep, is_wide, orientation, rgb, scale_of, size_read
@@ -108,7 +109,8 @@ def examined(root: Path, paths: Sequence[str], name: str) -> list[PictureFile]:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large pictures are read reduced
     warnings.filterwarnings("ignore", "Corrupt EXIF data")  # turns nothing
     places = [root / path for path in paths]
-    place = entry("picture_files", {"root": str(root.resolve()), "files": digest(list(map(_facts, places)))})
+    facts = digest(list(map(_facts, places)))
+    place = entry("picture_files", {"root": str(root.resolve()), "files": facts, "pillow": PIL.__version__})
     if (kept := place.open()) is not None:
         return [_restored(*values) for values in json.loads(kept.files["files.json"].read_text())]
     with ThreadPoolExecutor() as pool:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
+from neuronx.data.folder import FolderProbe
 from neuronx.data.in_memory import InMemoryProbe
 from neuronx.recording.pictures import as_bytes, gallery, view
 from neuronx.targets.preprocess import Preprocess
@@ -51,3 +52,16 @@ def test_a_gallery_opens_each_picture_once_and_leaves_nothing(tmp_path):
     kept = gallery(rows, Counted(pictures, batch_size=2), view(Preprocess(), 5), tmp_path)
     assert opened == [2, 7, 9] and not list(tmp_path.iterdir())
     assert torch.equal(kept.of(rows)[..., 0, 0, 0], rows.byte())
+
+
+def test_pages_show_photographs_upright_and_grey_of_any_depth(tmp_path):
+    shown = PICTURE.resize((40, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "pictures").mkdir()
+    shown.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "pictures" / "0.png", exif=exif)
+    grey = np.asarray(shown.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "pictures" / "1.png")
+    kept = gallery(torch.arange(2), FolderProbe(tmp_path / "pictures"), view(Preprocess(), 40), tmp_path)
+    assert np.array_equal(kept.of(torch.tensor([0]))[0].permute(1, 2, 0).numpy(), np.asarray(shown))
+    assert np.array_equal(kept.of(torch.tensor([1]))[0, 0].numpy(), np.asarray(shown.convert("L")))
