@@ -21,7 +21,7 @@ from neuronx.command.callables import check_names
 from neuronx.command.folder import claim, leave
 from neuronx.command.mistakes import mistakes_end_in_one_line
 from neuronx.command.registry import CONFIGS, build
-from neuronx.command.typed import meant, readable
+from neuronx.command.typed import MARK, meant, readable
 from neuronx.errors import UserError
 from neuronx.options import Natural, Seed, check
 from neuronx.types import Method, RunLogger, Task, TrainerFactory, as_found
@@ -61,7 +61,7 @@ def rewrite(argument: str) -> list[str]:
             raise UserError(f"`{argument}` names {twice} twice.")
     if several and several[1] == "judge":
         return [f"judge={names[0]}", f"++judges=[{','.join(names)}]"]
-    if option := re.fullmatch(r"exemplars(\.\w+=.*|=\d+)", argument):  # a number and options go together
+    if option := re.fullmatch(rf"exemplars(\.\w+=.*|=(?:{MARK})?\d+)", argument):  # a number and options go together
         return [f"++exemplars{option[1] if option[1][0] == '.' else '.k' + option[1]}"]
     if re.match(r"experiment=\[", argument):
         raise UserError(f"`{argument}` is a list; a run has one experiment, as in experiment=editing.")

@@ -75,9 +75,8 @@ def write_all(
             pictures = gallery(rows, probe, view(target.transform, size), folder)
             for layer, one in found.items():
                 if layer not in maps:
-                    log.info(
-                        "%s of %s has no positions: the masks are the whole images", layer or "output", target.name
-                    )
+                    why = "is read at its class token" if one.pool == "first" else "has no positions"
+                    log.info("%s of %s %s: the masks are the whole images", layer or "output", target.name, why)
                 _write(layer_folder(folder, layer), one, units[layer], maps.get(layer), pictures, size)
         except OSError as error:
             raise UserError(

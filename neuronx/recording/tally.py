@@ -242,9 +242,15 @@ def strongest(values: Tensor, pooled: Tensor, rows: Tensor, k: int) -> Tensor:
     Of equal values those with the larger `pooled` (K, n) come first, and of these the images, `rows` (K, n), in the
     order of their lots: never in the order of the data, which is often sorted by class.
     """
-    drawn = lots(rows, torch.arange(len(values))[:, None]).argsort(1)
-    key = ordered(values) << 32 | ordered(pooled) + 2**31
-    return drawn.gather(1, key.gather(1, drawn).sort(dim=1, descending=True, stable=True).indices[:, :k])
+    key, k = ordered(values) << 32 | ordered(pooled) + 2**31, min(k, values.shape[1])
+    largest, best = key.topk(min(k + 1, key.shape[1]))
+    best = best[:, :k]
+    tied = (largest[:, 1:] == largest[:, :-1]).any(1).nonzero()[:, 0]
+    if len(tied):  # lots are drawn for few units, mostly none
+        drawn = lots(rows[tied], tied[:, None]).argsort(1)
+        order = key[tied].gather(1, drawn).sort(dim=1, descending=True, stable=True).indices
+        best[tied] = drawn.gather(1, order[:, :k])
+    return best
 
 
 def lots(rows: Tensor, units: Tensor, seed: int = 0) -> Tensor:

@@ -102,10 +102,10 @@ def show_exemplars(
     written = write_all(folder / "exemplars" / name, found, target, probe, trainer, size)
     pooled = record(target, probe, trainer, {layer: target.layers[layer] for layer in found if layer in target.layers})
     rows, paths = probe.split("train", "val") if rows is None else rows.unique(), []
-    layout = {layer: Drawn.read(source, found[layer]) for layer, source in zip(found, written, strict=True)}
-    drawings = layout | (_as_scored(found, pooled, rows, target, probe, trainer, folder, size) if as_scored else {})
+    scored = _as_scored(found, pooled, rows, target, probe, trainer, folder, size) if as_scored else {}
     if not is_first():
         return []
+    drawings = {layer: Drawn.read(source, found[layer]) for layer, source in zip(found, written, strict=True)} | scored
     for layer, drawn in drawings.items():
         drawn, exemplars = replace(drawn, layout=found[layer]), drawn.exemplars
         where = layer_folder(folder / "pictures" / name, layer)
@@ -137,7 +137,7 @@ def _as_scored(
     folder: Path,
     size: int | None,
 ) -> "dict[str, Drawn]":
-    """Layers whose exemplars are ranked by the peak, drawn by the pooled activation of `rows` (N,) instead."""
+    """Layers whose exemplars are ranked by the peak, by the pooled activation of `rows` (N,); on the first process."""
     ranked = {}
     for layer, one in found.items():
         if one.by == "peak" and one.grid is not None and layer in pooled:
@@ -146,8 +146,11 @@ def _as_scored(
             values = own.gather(1, best)
             ties = (own == values[:, :1]).sum(1)
             ranked[layer] = replace(one, rows=rows[best], values=values, ties=ties, by="pool")
-    with tempfile.TemporaryDirectory(dir=folder) as place:  # what is mapped is there until its last reader is done
+    with tempfile.TemporaryDirectory(dir=folder if is_first() else None) as place:
         written = write_all(place, ranked, target, probe, trainer, size) if ranked else []
+        if not is_first():
+            return {}
+        # What is mapped is there until its last reader is done.
         return {layer: Drawn.read(source, ranked[layer]) for layer, source in zip(ranked, written, strict=True)}
 
 

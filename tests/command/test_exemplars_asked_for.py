@@ -14,6 +14,7 @@ from torch import nn
 from neuronx import probe_of
 from neuronx.command import cli, exemplars
 from neuronx.command.exemplars import Wanted
+from neuronx.command.typed import meant
 from neuronx.errors import UserError
 from neuronx.report.tiles import DIMMED, GAP, TILE, tiles
 from neuronx.targets.preprocess import Preprocess
@@ -67,7 +68,7 @@ def test_a_number_or_options(job):
 )
 def test_a_number_and_options_go_together_on_the_command_line(line, expected):
     with initialize_config_module(cli.CONFIGS, version_base="1.3"):
-        cfg = compose("evaluate", overrides=[out for argument in line for out in cli.rewrite(argument)])
+        cfg = meant(compose("evaluate", overrides=[out for argument in line for out in cli.rewrite(argument)]))
     assert cli.plain(cfg.exemplars) == expected
     assert [again for argument in line for out in cli.rewrite(argument) for again in cli.rewrite(out)] == [
         out for argument in line for out in cli.rewrite(argument)
