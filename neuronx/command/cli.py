@@ -58,7 +58,11 @@ def rewrite(argument: str) -> list[str]:
     if several := re.fullmatch(rf"({'|'.join((*LISTS, 'judge'))})=\[(.+)\]", argument):
         names = [name.strip() for name in several[2].split(",")]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UserError(f"`{argument}` names {twice} twice.")
+            own = (
+                f" A choice has its options once: put the second into a YAML of your own, DIR/{several[1]}/my_{twice}.yaml "
+                f"under `my_{twice}:`, and type --config-dir DIR '{several[1]}=[{twice},my_{twice}]'; or run twice."
+            )
+            raise UserError(f"`{argument}` names {twice} twice.{own if several[1] in LISTS else ''}")
     if several and several[1] == "judge":
         return [f"judge={names[0]}", f"++judges=[{','.join(names)}]"]
     if option := re.fullmatch(rf"exemplars(\.\w+=.*|=(?:{MARK})?\d+)", argument):  # a number and options go together
@@ -93,7 +97,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
 
     wanted = exemplars.read(plain(cfg.exemplars))
     if cfg.show is not None:
-        text = pipeline.show(cfg.show, lambda: probe(cfg), networks, words(cfg), build(cfg.trainer))
+        text = pipeline.show(cfg.show, lambda: probe(cfg), networks, words(cfg), build(cfg.trainer), patterns(cfg))
         print(text)
         return text
     # All that is chosen is made before the first image is looked at, and the folder last: a mistake leaves none behind.
@@ -249,7 +253,8 @@ def targets(cfg: DictConfig) -> "dict[str, Target]":
     """The networks of the run by name, with the layers, pooling and units that were asked for, tried once."""
     chosen = {}
     for node in (cfg.get("target") or {}).values():
-        target = build(node).select(layers=layers(cfg), pool=cfg.pool, units=units(cfg), seed=cfg.seed)
+        named = None if patterns(cfg) else layers(cfg)
+        target = build(node).select(layers=named, pool=cfg.pool, units=units(cfg), seed=cfg.seed)
         if target.name in chosen:
             raise UserError(f"Two targets are called {target.name}; tell them apart with target.<choice>.name=...")
         chosen[target.name] = target
@@ -281,6 +286,12 @@ def layers(cfg: DictConfig) -> list[str] | None:
     if cfg.layers is None:
         return None
     return [cfg.layers] if isinstance(cfg.layers, str) else [str(layer) for layer in cfg.layers]
+
+
+def patterns(cfg: DictConfig) -> list[str]:
+    """What `show=layers` is to show, where `*` or `?` stands in `layers`; nothing where names do."""
+    named = layers(cfg) or [] if cfg.get("show") == "layers" else []
+    return named if any(re.search(r"[*?]", layer) for layer in named) else []
 
 
 def units(cfg: DictConfig) -> "str | list[int] | None":

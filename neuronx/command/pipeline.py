@@ -321,12 +321,16 @@ def show(
     targets: "Mapping[str, Target]",
     words: WordList,
     trainer: TrainerFactory,
+    patterns: Sequence[str] = (),
 ) -> str:
-    """A table of what the run is about: layers, units, concepts, data, importance; opens pictures only if needed."""
+    """A table of what the run is about: layers (some, by `patterns`), units, concepts, data, importance.
+
+    Opens pictures only if needed.
+    """
     from neuronx.report import inventory
 
     tables = {
-        "layers": lambda: inventory.layers(targets),
+        "layers": lambda: inventory.layers(targets, patterns),
         "units": lambda: inventory.units(targets),
         "concepts": lambda: inventory.concepts(words, probe()),
         "data": lambda: inventory.data(probe()),

@@ -1,23 +1,41 @@
 """What a run is about, before it runs: the tables of `show=layers`, `show=units`, `show=concepts` and `show=data`."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.table import Column, Table
+
+from neuronx.errors import unknown
+from neuronx.types import dotted
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
 
-def layers(targets: "Mapping[str, Target]") -> str:
-    """Every layer of every network: kind, output for one image, number of units, poolings; `*` marks the chosen."""
+def layers(targets: "Mapping[str, Target]", patterns: Sequence[str] = ()) -> str:
+    """Every layer of every network: kind, output for one image, number of units, poolings; `*` marks the chosen.
+
+    Args:
+        targets: Networks by name.
+        patterns: Only layers whose names match one of these, with `*` for any characters and `?` for one.
+
+    Raises:
+        UserError: No layer matches.
+    """
     tables = []
     for name, target in targets.items():
         table = plain_table("layer", "kind", "output", "units", "poolings", title=name)
-        for row in target.layer_table():
+        rows = target.layer_table()
+        matching = [row for row in rows if not patterns or any(fnmatchcase(row.name, dotted(how)) for how in patterns)]
+        if not matching:
+            raise unknown(
+                f"layer of {name} like", " or ".join(patterns), [row.name for row in rows], "Take show=layers."
+            )
+        for row in matching:
             chosen = row.name in target.layers
             shown = (f"* {row.name}" if chosen else row.name) or "(the network itself)"
             pools = ", ".join(
