@@ -59,7 +59,7 @@ def rewrite(argument: str) -> list[str]:
         names = [name.strip() for name in several[2].split(",")]
         if twice := next((name for name in names if names.count(name) > 1), None):
             own = (
-                f" A choice has its options once: put the second into a YAML of your own, DIR/{several[1]}/my_{twice}.yaml "
+                f" Put the second into a YAML of yours, DIR/{several[1]}/my_{twice}.yaml, "
                 f"under `my_{twice}:`, and type --config-dir DIR '{several[1]}=[{twice},my_{twice}]'; or run twice."
             )
             raise UserError(f"`{argument}` names {twice} twice.{own if several[1] in LISTS else ''}")
