@@ -190,6 +190,9 @@ def targets_of(given: Sequence[Any], name: str, classes: Sequence[str] = ()) -> 
     Raises:
         UserError: For anything else, such as numbers to regress, boxes, masks and captions.
     """
+    if _are_lists_of_classes(given):
+        count = max(len(classes), 1 + max(number for target in given for number in target))
+        return Targets(label_sets=torch.tensor([[one in target for one in range(count)] for target in map(set, given)]))
     kinds = Counter(_kind(target) for target in given)
     if len(kinds) > 1:
         usual = next(target for target in given if _kind(target) == kinds.most_common(1)[0][0])
@@ -223,6 +226,15 @@ def targets_of(given: Sequence[Any], name: str, classes: Sequence[str] = ()) -> 
             return Targets(labels=sets.int().argmax(1))
         return Targets(label_sets=sets)
     raise UserError(f"Targets of `{name}` are {kind} such as {brief(given[0])}, no class indices. {OTHERWISE}")
+
+
+def _are_lists_of_classes(given: Sequence[Any]) -> bool:
+    """Whether targets are lists of class indices: whole numbers, none twice in a list, as many as a picture has."""
+    if len({len(target) if isinstance(target, list) else -1 for target in given} - {-1}) < 2:
+        return False
+    return all(isinstance(target, list) and len(set(map(str, target))) == len(target) for target in given) and all(
+        isinstance(one, int) and not isinstance(one, bool) and one >= 0 for target in given for one in target
+    )
 
 
 def _names(found: set[str], name: str, classes: Sequence[str]) -> tuple[str, ...]:

@@ -137,6 +137,15 @@ def test_several_labels_a_picture(targets, trainer):
     assert torch.equal(ConcatProbe([probe, probe]).label_sets, torch.cat([SETS, SETS]))
 
 
+def test_lists_of_classes_are_several_labels():
+    lists = [[at for at in range(3) if SETS[i, at]] for i in range(N)]
+    probe = probe_of(Items(list(zip(COLOUR, lists, strict=True)), ["odd", "three", "five", "never"]))
+    assert torch.equal(probe.label_sets, SETS) and probe.labels is None
+    assert torch.equal(probe_of(list(zip(COLOUR, lists, strict=True))).label_sets, SETS[:, :3])
+    with pytest.raises(UserError, match="2 class names but labels"):
+        probe_of(Items(list(zip(COLOUR, [[7, 1], [9]] * (N // 2), strict=True)), ["a", "b"]))
+
+
 def test_tags_are_several_labels_and_one_each_is_one_label():
     tags = [["odd"] * (i % 2) + ["three"] * (i % 3 == 0) for i in range(N)]
     probe = probe_of(list(zip(COLOUR, tags, strict=True)))
