@@ -148,8 +148,8 @@ class Explanation:
             return "inactive"
         if not self.is_linear:
             return self.terms[0][0]
-        text = " + ".join(f"{in_digits(weight)} {concept}" for concept, weight in self.terms)
-        return f"{text} + {in_digits(self.bias)}".replace("+ -", "- ")
+        first, *others = [*(f"{in_digits(weight)} {concept}" for concept, weight in self.terms), in_digits(self.bias)]
+        return first + "".join(f" - {text[1:]}" if text.startswith("-") else f" + {text}" for text in others)
 
 
 def in_digits(weight: float) -> str:

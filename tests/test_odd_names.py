@@ -11,6 +11,7 @@ from neuronx.concepts.formula import parse
 from neuronx.data.labelled_pictures import labelled_pictures
 from neuronx.tables.csv import read_csv, write_scores
 from neuronx.tables.explanations import read_explanations, write_explanations
+from neuronx.types import Explanation, Unit
 from neuronx.world.pictures.scene import CLASS_NAMES
 
 NAMES = (
@@ -84,3 +85,8 @@ def test_masks(method, network, trainer, tmp_path):
     found = study.explain(method)
     assert {atom for one in found for concept, _ in one.terms for atom in parse(concept).atoms} <= set(names)
     told_again(found, study, "masks", tmp_path)
+
+
+def test_only_weights_have_their_signs_turned():
+    terms = (("A + -b", 0.5), ("-c", -0.25), ("d", 0.75))
+    assert str(Explanation(Unit("1", 0), terms, -1.0)) == "0.50 A + -b - 0.25 -c + 0.75 d - 1.00"

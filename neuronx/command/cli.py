@@ -106,6 +106,12 @@ def evaluate(cfg: DictConfig) -> "Evaluation | str":
     facts, attempts = {"seed": cfg.seed}, Attempts()
     if files_only and wanted is not None:
         raise UserError("`exemplars=` looks at images, and sim=stored at none: leave one of them out.")
+    scoring = [name for name in sims if name not in ("purity", "stored")]  # these two need no explanations
+    if scoring and not how and not given:
+        raise UserError(
+            f"There is nothing that sim={scoring[0]} could score: choose methods with explain=, give "
+            "explanations=FILE, or type 'sim=[]' for no scores."
+        )
     if files_only:
         folder = run_folder(cfg)
         evaluation = pipeline.stored(given, sims["stored"])

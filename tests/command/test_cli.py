@@ -79,6 +79,7 @@ def test_exactly_one_task():
         ("evaluate.py", ["explain=le_clap"], "There is no choice of explain= `le_clap`. Nearest: le_clip"),
         ("evaluate.py", ["data.sise=100"], "There is no option `data.sise`"),
         ("evaluate.py", ["explain=null"], "'explain=[]'"),
+        ("evaluate.py", ["explain=[]", "target=shapes_resnet"], "There is nothing that sim=correlation could score"),
         ("evaluate.py", ["layers=mlp[1]"], "There is no layer of shapes_resnet `mlp.1`"),
         ("evaluate.py", ["layer4"], "`layer4` is no option"),
         ("evaluate.py", ["nonsense=1"], "nonsense"),
