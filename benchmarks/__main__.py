@@ -26,6 +26,7 @@ BENCHMARKS = (
     "circuits",
     "milan_encoder",
     "purity",
+    "places",
 )
 COLUMNS = ("ours_cpu_s", "reference_cpu_s", "ratio", "peak_mb")
 

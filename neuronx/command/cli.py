@@ -260,7 +260,8 @@ def targets(cfg: DictConfig) -> "dict[str, Target]":
     chosen = {}
     for node in (cfg.get("target") or {}).values():
         named = None if patterns(cfg) else layers(cfg)
-        target = build(node).select(layers=named, pool=cfg.pool, units=units(cfg), seed=cfg.seed)
+        asked = {"layers": named, "pool": cfg.pool, "units": units(cfg), "masks": cfg.get("masks")}
+        target = build(node).select(**asked, seed=cfg.seed)
         if target.name in chosen:
             raise UserError(f"Two targets are called {target.name}; tell them apart with target.<choice>.name=...")
         chosen[target.name] = target

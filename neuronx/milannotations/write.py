@@ -18,7 +18,7 @@ from torch import Tensor
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.exemplars import gather
-from neuronx.recording.maps import masks
+from neuronx.recording.maps import Centres, masks
 from neuronx.recording.pictures import Gallery, gallery, view
 from neuronx.store.cache import write_atomic
 from neuronx.store.processes import is_first
@@ -110,7 +110,7 @@ def _write(
         (folder / "units.npy").unlink(missing_ok=True)
     write_atomic(folder / "ids.csv", _table(rows, "%i"))
     write_atomic(folder / "activations.csv", _table(exemplars.values[units], "%.5e"))
-    cut = _masks(maps, exemplars.thresholds[units], len(units), rows.shape[1], size)
+    cut = _masks(maps, exemplars.thresholds[units], len(units), rows.shape[1], size, exemplars.centres)
     write_atomic(folder / "masks.npy", npy((*rows.shape, 1, size, size), cut))
     seen = (pictures.of(some) for some in rows.split(_step(3 * rows.shape[1] * size**2)))
     write_atomic(folder / "images.npy", npy((*rows.shape, 3, size, size), seen))
@@ -129,7 +129,9 @@ def npy(shape: tuple[int, ...], chunks: Iterator[Tensor]) -> Iterator[bytes]:
         yield chunk.contiguous().numpy().tobytes()
 
 
-def _masks(maps: Tensor | None, thresholds: Tensor, units: int, k: int, size: int) -> Iterator[Tensor]:
+def _masks(
+    maps: Tensor | None, thresholds: Tensor, units: int, k: int, size: int, centres: Centres | None
+) -> Iterator[Tensor]:
     """Masks (u, k, 1, size, size) uint8 of a few units after another."""
     # Upsampled floats take four bytes a pixel.
     step = _step(4 * k * size**2)
@@ -139,7 +141,8 @@ def _masks(maps: Tensor | None, thresholds: Tensor, units: int, k: int, size: in
             yield torch.ones(min(step, units - start), k, 1, size, size, dtype=torch.uint8)
         else:
             # A threshold for each unit, which `masks` looks for on the second axis.
-            yield masks(maps[some].transpose(0, 1), thresholds[some], (size, size)).transpose(0, 1)[:, :, None].byte()
+            cut = masks(maps[some].transpose(0, 1), thresholds[some], (size, size), centres)
+            yield cut.transpose(0, 1)[:, :, None].byte()
 
 
 def _step(bytes_each: int) -> int:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError, unknown
+from neuronx.recording.centres import centres_of
 from neuronx.recording.forward_pass import Collector, collect, visit_outputs
-from neuronx.recording.maps import on_grid
+from neuronx.recording.maps import Centres, on_grid
 from neuronx.recording.record import Recorder, gates_of, identity, record, say_broken, with_parts, without_parts
 from neuronx.recording.tally import LayerTally, merge, strongest
 from neuronx.store.cache import Contents, Entry, entry, open_or_draft, packed
@@ -52,6 +53,7 @@ class Exemplars:
         pool: How the layer's output becomes one number, which is explained and scored.
         by: What ranks images, of `RANKED_BY`.
         broken: Units that are NaN or infinite on some image, as columns: their peaks are 0, and they never fire.
+        centres: Where the positions of the grid look; None for the middle of equal cells.
     """
 
     units: tuple[Unit, ...]
@@ -67,6 +69,7 @@ class Exemplars:
     pool: str
     by: str = "peak"
     broken: tuple[int, ...] = ()
+    centres: Centres | None = None
 
     @property
     def ranking(self) -> str:
@@ -317,7 +320,7 @@ class Finder:
     ) -> None:
         self.rows = probe.split("train", "val") if rows is None else rows.unique()
         _check(self.rows, len(probe), k, quantile)
-        self.target, self.k, self.quantile, self.budget = target, k, quantile, tail_mb * 1e6
+        self.target, self.probe, self.k, self.quantile, self.budget = target, probe, k, quantile, tail_mb * 1e6
         self.wanted = torch.zeros(len(probe), dtype=torch.bool)
         self.wanted[self.rows] = True
         if by not in RANKED_BY:
@@ -379,7 +382,11 @@ class Finder:
         """Publishes what all processes have found, and reads all layers asked for."""
         if self.tallies:
             self.published |= on_first(self._merge)
-        return {layer: _read(layer, pool, self.by[layer], self.published[layer]) for layer, pool in self.pools.items()}
+        found = {layer: _read(layer, pool, self.by[layer], self.published[layer]) for layer, pool in self.pools.items()}
+        return {
+            layer: replace(one, centres=centres_of(self.target, self.probe, runner, layer, one.grid))
+            for layer, one in found.items()
+        }
 
     def _merge(self) -> dict[str, Contents]:
         found = {}
@@ -405,7 +412,8 @@ def _check(rows: Tensor, images: int, k: int, quantile: float) -> None:
 
 
 def _read(layer: str, pool: str, by: str, contents: Contents) -> Exemplars:
-    tensors, facts = contents.tensors(), cast("dict[str, Any]", contents.facts)
+    tensors: dict[str, Any] = dict(contents.tensors())
+    facts = cast("dict[str, Any]", contents.facts)
     return Exemplars(
         units=tuple(Unit(layer, index) for index in range(len(tensors["rows"]))),
         **tensors,

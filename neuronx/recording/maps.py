@@ -7,6 +7,7 @@ and its like; a fully connected layer has none. A unit fires where its upsampled
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -105,21 +106,59 @@ def on_grid(output: Tensor, prefix: int = 0) -> Tensor:
     return patches.transpose(1, 2).unflatten(2, (side, side))
 
 
-def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (..., h, w) brought to (..., H, W): bilinear between cell centres (half-pixel), never beyond their range.
+@dataclass(frozen=True)
+class Centres:
+    """Where the positions of maps (h, w) look: position (y, x) at the point `start + step * (y, x)` of the picture.
+
+    Attributes:
+        start: Of position (0, 0): down and across, in shares of the picture's sides.
+        step: From one position to the next.
+    """
+
+    start: tuple[float, float]
+    step: tuple[float, float]
+
+
+def upsampled(maps: Tensor, size: tuple[int, int], centres: Centres | None = None) -> Tensor:
+    """Maps (..., h, w) brought to (..., H, W): bilinear between the positions' centres, never beyond their range.
 
     Where a side shrinks, the filter widens, as Pillow's does. Sizes begin at 2: torch's filter is wrong for one column.
+
+    Args:
+        maps: Of pictures.
+        size: (H, W).
+        centres: Where the positions look; beyond the outermost ones their values go on. By default in the middle of
+            equal cells (half-pixel).
     """
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    larger = F.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=_shrinks(maps, size))
+    shrinks, large = _shrinks(maps, size), flat
+    if centres is not None:
+        # Shrinking comes afterwards, from a whole multiple of the size.
+        times = [-(-side // wanted) for side, wanted in zip(maps.shape[-2:], size, strict=True)]
+        large = _laid(flat, (size[0] * times[0], size[1] * times[1]), centres)
+    if large.shape[-2:] != size:
+        large = F.interpolate(large, size, mode="bilinear", align_corners=False, antialias=shrinks)
+    elif large is flat:
+        large = flat.clone()
     # Weights that add up to one plus a rounding error would lift a map above a threshold that it only reaches.
-    larger.clamp_(flat.amin((2, 3), keepdim=True), flat.amax((2, 3), keepdim=True))
-    return larger.reshape(*maps.shape[:-2], *size)
+    large.clamp_(flat.amin((2, 3), keepdim=True), flat.amax((2, 3), keepdim=True))
+    return large.reshape(*maps.shape[:-2], *size)
 
 
-def masks(maps: Tensor, thresholds: Tensor, size: tuple[int, int]) -> Tensor:
+def _laid(maps: Tensor, size: tuple[int, int], centres: Centres) -> Tensor:
+    """Maps (P, 1, h, w) sampled at the middle of each pixel: (P, 1, H, W)."""
+    at = []
+    for start, step, side, pixels in zip(centres.start, centres.step, maps.shape[-2:], size, strict=True):
+        middle = (torch.arange(pixels, dtype=torch.float64, device=maps.device) + 0.5) / pixels
+        at.append(2 * ((middle - start) / step + 0.5) / side - 1)
+    points = torch.stack(torch.meshgrid(at[1], at[0], indexing="xy"), -1).to(maps.dtype)
+    # As channels of one image, for which the places are looked up once.
+    return F.grid_sample(maps.transpose(0, 1), points[None], padding_mode="border", align_corners=False).transpose(0, 1)
+
+
+def masks(maps: Tensor, thresholds: Tensor, size: tuple[int, int], centres: Centres | None = None) -> Tensor:
     """Where units fire: (B, K, H, W) bool, upsampled maps (B, K, h, w) strictly above thresholds (K,)."""
-    return upsampled(maps, size) > thresholds.to(maps)[:, None, None]
+    return upsampled(maps, size, centres) > thresholds.to(maps)[:, None, None]
 
 
 def active(maps: Tensor, thresholds: Tensor) -> Tensor:

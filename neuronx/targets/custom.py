@@ -49,7 +49,7 @@ def load(
         arguments: For the callable, such as `{num_classes: 10}`.
         name: In tables; by default the last part of the import path, or the class.
         dictionary: A file of directions or of a sparse autoencoder, whose latents are units.
-        options: `dictionary_layer`, `prefix_tokens`, `channels` and `input_size` of `Target`.
+        options: `dictionary_layer`, `prefix_tokens`, `channels`, `masks` and `input_size` of `Target`.
 
     Raises:
         UserError: What cannot be imported or called, weights that do not fit, or a layer that does not exist.

@@ -46,6 +46,7 @@ from neuronx.targets.preprocess import Preprocess
 from neuronx.types import Parts, Unit, dotted
 
 SEE = "show=layers lists them all."
+MASKS = ("receptive", "published")
 _COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
 """True while calls are counted: the hooks of `record` and `edit` do nothing then."""
 
@@ -104,6 +105,8 @@ class Target:
         prefix_tokens: Number of tokens before a transformer's patches; counted from the module by default.
         channels: Where maps and rows keep their units, unless the module tells: `first`, `last`, or `auto` (see
             `unit_axis`).
+        masks: How maps are laid over pictures: `receptive`, each position at the centre of its receptive field, or
+            `published`, as equal cells.
         latents: Of an image generator, whose `transform` they are too; None for a network that takes pictures.
         parts: Layer -> virtual units, recorded after its own; `units` may count them on.
     """
@@ -120,12 +123,15 @@ class Target:
     dictionary_layer: str | None = None
     prefix_tokens: int | None = None
     channels: str = "auto"
+    masks: str = "receptive"
     latents: Latents | None = None
     parts: Mapping[str, Parts] | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in ("auto", "first", "last"):
             raise UserError(f"channels={self.channels} of {self.name}: write auto, first or last.")
+        if self.masks not in MASKS:
+            raise unknown("way to lay maps over pictures (masks=)", str(self.masks), MASKS)
         object.__setattr__(self, "module", unwrapped(self.module))
         check_weights(self.module, self.name)
         self.module.eval()
@@ -147,15 +153,21 @@ class Target:
             self.find(layer)
 
     def select(
-        self, layers: Layers | None = None, pool: str | None = None, units: UnitSpec = None, seed: int = 0
+        self,
+        layers: Layers | None = None,
+        pool: str | None = None,
+        units: UnitSpec = None,
+        seed: int = 0,
+        masks: str | None = None,
     ) -> "Target":
-        """The same network with other layers, another pooling for all of them, or only some of the units.
+        """The same network with other layers, another pooling for all of them, only some of the units, or other masks.
 
         Args:
             layers: One name, several, or layer -> pooling; the target's own by default.
             pool: For every layer; by default a layer keeps its own, and a new one gets the first layer's.
             units: As `units=` takes them: `0:64`, `[1, 7, 9]`, `random:50` (drawn with `seed`); None for all.
             seed: Of `random`.
+            masks: As the attribute; by default it stays.
 
         Raises:
             UserError: An unknown layer or pooling, or units that a layer does not have.
@@ -163,7 +175,7 @@ class Target:
         wanted = pooled_layers(self.layers if layers is None else layers, "")
         usual = next(iter(self.layers.values()))
         wanted = {layer: pool or how or self.layers.get(layer, usual) for layer, how in wanted.items()}
-        chosen = dataclasses.replace(self, layers=wanted, units=None)
+        chosen = dataclasses.replace(self, layers=wanted, units=None, masks=masks or self.masks)
         if units is None:
             return chosen
         indices = {row.name: parse_units(units, row.units, seed) for row in chosen.layer_table(layers=chosen.layers)}

@@ -73,6 +73,7 @@ class ExemplarSource:
             "view": repr(self.view),
             "transform": transform_digest(self.target.transform),
             "exemplars": content.hexdigest(),
+            "centres": repr(self.exemplars.centres),
         }
 
     @property
@@ -100,7 +101,8 @@ class ExemplarSource:
             return images[place], torch.ones(*place.shape, 1, self.size, self.size, dtype=torch.uint8)
         thresholds = self.exemplars.thresholds[self.units[some]]
         # A threshold for each unit, which `masks` looks for on the second axis.
-        cut = masks(self.maps[some].transpose(0, 1), thresholds, (self.size, self.size)).transpose(0, 1)
+        size, centres = (self.size, self.size), self.exemplars.centres
+        cut = masks(self.maps[some].transpose(0, 1), thresholds, size, centres).transpose(0, 1)
         return images[place], cut.unsqueeze(2).byte()
 
 

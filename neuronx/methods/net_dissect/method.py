@@ -222,7 +222,7 @@ def scan(
         for layer, one in tails.items():
             output, prefix = outputs[layer].float(), target.prefix_tokens or 0
             maps = pooled(output, one.pool, prefix)[..., None, None] if one.grid is None else on_grid(output, prefix)
-            add(layer, count(maps, one.thresholds, regions).cpu(), found)
+            add(layer, count(maps, one.thresholds, regions, one.centres).cpu(), found)
 
     rows = probe.split("train", "val") if rows is None else torch.as_tensor(rows)
     return visit_outputs(target, probe, trainer, list(tails), visit, rows)
@@ -318,6 +318,7 @@ def content_key(
         "prefix": target.prefix_tokens,
         "pool": tail.pool if tail.grid is None else None,
         "thresholds": sha256(tail.thresholds.numpy().tobytes()).hexdigest(),
+        "centres": None if tail.centres is None else [*tail.centres.start, *tail.centres.step],
         "segmentation": segmentation.fingerprint,
         "grid": list(grid or segmentation.grid),
         "rows": digest(rows.tolist()),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import UserError, unknown
-from neuronx.recording.maps import upsampled
+from neuronx.recording.maps import Centres, upsampled
 from neuronx.tables.csv import TableRow, any_case, read_csv
 from neuronx.types import Cell
 
@@ -171,13 +171,14 @@ FIRING_AT_ONCE = 2**22
 """Cells where units fire that are counted at a time: 16 MiB."""
 
 
-def count(maps: Tensor, thresholds: Tensor, regions: Regions) -> Tensor:
+def count(maps: Tensor, thresholds: Tensor, regions: Regions, centres: Centres | None = None) -> Tensor:
     """Counts the cells where upsampled maps are strictly above their unit's threshold.
 
     Args:
         maps: (B, K, h, w) float, of B pictures.
         thresholds: (K,).
         regions: Of the same pictures, on the concept grid; on the same device.
+        centres: Where the maps' positions look; in the middle of equal cells by default.
 
     Returns:
         (R, K) int64.
@@ -187,7 +188,7 @@ def count(maps: Tensor, thresholds: Tensor, regions: Regions) -> Tensor:
     picture, unit = (maps.amax((2, 3)) > thresholds).nonzero(as_tuple=True)
 
     def fires(some: slice) -> Tensor:
-        return upsampled(maps[picture[some], unit[some]], size) > thresholds[unit[some], None, None]
+        return upsampled(maps[picture[some], unit[some]], size, centres) > thresholds[unit[some], None, None]
 
     return _counted(fires, picture, unit, regions, maps.shape[1])
 

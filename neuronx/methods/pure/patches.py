@@ -14,7 +14,7 @@ from torchvision.ops import roi_align
 from neuronx.data.probe import Probe, Transform
 from neuronx.methods.pure.heat import heat_maps
 from neuronx.recording.exemplars import gather
-from neuronx.recording.maps import upsampled
+from neuronx.recording.maps import Centres, upsampled
 from neuronx.recording.pictures import View, view
 from neuronx.targets.preprocess import Preprocess
 from neuronx.types import TrainerFactory
@@ -70,20 +70,20 @@ def find_masks(
         if not positions:
             yield torch.ones(m, side, side, dtype=torch.bool)
         elif crop == "peak":
-            yield _points(places[0], exemplars.grid, side)  # type: ignore[arg-type]
+            yield _points(places[0], exemplars.grid, side, exemplars.centres)  # type: ignore[arg-type]
         elif crop == "heat":
             (hot,) = heat_maps(target, probe, layer, rows, torch.tensor([unit]), places, heat)
             yield cut(hot, HEAT * hot.amax((1, 2)), side)
         else:
-            yield cut(maps[at], exemplars.thresholds[unit].expand(m), side)
+            yield cut(maps[at], exemplars.thresholds[unit].expand(m), side, exemplars.centres)
 
 
-def cut(maps: Tensor, cuts: Tensor, side: int) -> Tensor:
+def cut(maps: Tensor, cuts: Tensor, side: int, centres: Centres | None = None) -> Tensor:
     """Maps (P, h, w) as masks (P, side, side) bool: what is above the cut (P,).
 
     Where nothing is, what is above half of the largest value counts.
     """
-    large = upsampled(maps, (side, side))
+    large = upsampled(maps, (side, side), centres)
     top = large.amax((1, 2))
     return large > torch.where(top > cuts, cuts, top / 2)[:, None, None]
 
@@ -168,9 +168,10 @@ class Patches(Probe):
         return content.hexdigest()
 
 
-def _points(places: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """The middle of cells y * w + x (P,) of a grid (h, w), as masks (P, side, side) of one pixel."""
+def _points(places: Tensor, grid: tuple[int, int], side: int, centres: Centres | None = None) -> Tensor:
+    """Where positions y * w + x (P,) of a grid (h, w) look, as masks (P, side, side) of one pixel."""
     height, width = grid
-    y, x = ((places // width + 0.5) * side / height).long(), ((places % width + 0.5) * side / width).long()
-    at = y.clamp(max=side - 1) * side + x.clamp(max=side - 1)
+    of = centres or Centres((0.5 / height, 0.5 / width), (1 / height, 1 / width))
+    y, x = of.start[0] + of.step[0] * (places // width), of.start[1] + of.step[1] * (places % width)
+    at = (y * side).long().clamp(0, side - 1) * side + (x * side).long().clamp(0, side - 1)
     return torch.nn.functional.one_hot(at, side * side).bool().view(-1, side, side)

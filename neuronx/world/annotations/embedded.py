@@ -83,7 +83,8 @@ class Model:
         """The network, with the units that are described."""
         load = generator.load if self.witnesses else shapes.load
         units = {layer: list(range(count)) for layer, count in self.layers.items()}
-        return replace(load(self.checkpoint, layers=list(self.layers)), units=units)
+        # As published annotations have them, and as the shipped captioner was trained on.
+        return replace(load(self.checkpoint, layers=list(self.layers)), units=units, masks="published")
 
     @cached_property
     def probe(self) -> Probe:

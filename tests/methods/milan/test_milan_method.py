@@ -40,7 +40,7 @@ def probe():
 
 
 def test_units_are_described_by_their_exemplars(describer, target, probe, trainer):
-    some = target.select(units=[1, 5, 9])
+    some = target.select(units=[1, 5, 9], masks="published")
     found = Milan(describer, k=4).explain(some, probe, trainer)
     assert [(one.unit.layer, one.unit.index) for one in found] == [
         (layer, i) for layer in ("layer4", "fc") for i in (1, 5, 9)
@@ -143,7 +143,7 @@ def test_a_caption_without_words_is_chosen_only_where_there_is_no_other(describe
 def test_a_clip_may_look_within_the_masks(describer, target, probe, trainer):
     clip = ShapesClip(pretrained="shapes_explainer")
     looking = MaskedClip(clip.encoder.image_target(clip.name))
-    some = target.select(layers=["layer4"], units=[2, 3])
+    some = target.select(layers=["layer4"], units=[2, 3], masks="published")
     own = find_exemplars(some, probe, trainer, k=4)["layer4"]
     images = clip.embed_images(probe, trainer)
     for share in (1.0, 0.25):
