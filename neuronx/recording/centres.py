@@ -26,7 +26,7 @@ from neuronx.recording.maps import Centres, on_grid
 from neuronx.recording.record import identity
 from neuronx.store.cache import Contents, entry
 from neuronx.store.processes import on_first
-from neuronx.targets.latents import run, to_device_of
+from neuronx.targets.calling import run, to_device_of
 from neuronx.targets.target import Target
 from neuronx.types import Plain
 
