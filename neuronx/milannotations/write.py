@@ -18,7 +18,7 @@ from torch import Tensor
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.exemplars import gather
-from neuronx.recording.maps import Centres, masks
+from neuronx.recording.maps import FieldCentres, masks
 from neuronx.recording.pictures import Gallery, gallery, view
 from neuronx.store.cache import write_atomic
 from neuronx.store.processes import is_first
@@ -130,7 +130,7 @@ def npy(shape: tuple[int, ...], chunks: Iterator[Tensor]) -> Iterator[bytes]:
 
 
 def _masks(
-    maps: Tensor | None, thresholds: Tensor, units: int, k: int, size: int, centres: Centres | None
+    maps: Tensor | None, thresholds: Tensor, units: int, k: int, size: int, centres: FieldCentres | None
 ) -> Iterator[Tensor]:
     """Masks (u, k, 1, size, size) uint8 of a few units after another."""
     # Upsampled floats take four bytes a pixel.

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronx.data.probe import Probe
-from neuronx.recording.maps import Centres, on_grid
+from neuronx.recording.maps import FieldCentres, on_grid
 from neuronx.recording.record import identity
 from neuronx.store.cache import Contents, entry
 from neuronx.store.processes import on_first
@@ -46,7 +46,7 @@ log = logging.getLogger("neuronx")
 
 def centres_of(
     target: Target, probe: Probe, runner: Trainer, layer: str, grid: tuple[int, int] | None
-) -> Centres | None:
+) -> FieldCentres | None:
     """Where the positions of a layer look, measured once and kept in the store.
 
     Args:
@@ -74,10 +74,10 @@ def centres_of(
         return place.publish({}, **at)
 
     facts: Any = on_first(measured).facts
-    return Centres(tuple(facts["start"]), tuple(facts["step"])) if facts["start"] else None
+    return FieldCentres(tuple(facts["start"]), tuple(facts["step"])) if facts["start"] else None
 
 
-def measure(target: Target, probe: Probe, layer: str, grid: tuple[int, int]) -> Centres | None:
+def measure(target: Target, probe: Probe, layer: str, grid: tuple[int, int]) -> FieldCentres | None:
     """The centres of a layer's positions on a grid (h, w), to half a pixel; None for the middle of equal cells."""
     first = next(iter(probe.loader(target.transform, torch.arange(1), batch_size=1)))[0]
     if not isinstance(first, Tensor) or first.ndim != 4 or not first.is_floating_point():
@@ -104,7 +104,7 @@ def measure(target: Target, probe: Probe, layer: str, grid: tuple[int, int]) -> 
     if all(2 * a == b == side / n for a, b, side, n in zip(start, step, size, grid, strict=True)):
         return None
     (top, left), (down, across) = start, step
-    return Centres((top / size[0], left / size[1]), (down / size[0], across / size[1]))
+    return FieldCentres((top / size[0], left / size[1]), (down / size[0], across / size[1]))
 
 
 def _fitted(

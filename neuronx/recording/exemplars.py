@@ -13,7 +13,7 @@ from neuronx.data.probe import Probe
 from neuronx.errors import UserError, unknown
 from neuronx.recording.centres import centres_of
 from neuronx.recording.forward_pass import Collector, collect, visit_outputs
-from neuronx.recording.maps import Centres, on_grid
+from neuronx.recording.maps import FieldCentres, on_grid
 from neuronx.recording.record import Recorder, gates_of, identity, record, say_broken, with_parts, without_parts
 from neuronx.recording.tally import LayerTally, merge, strongest
 from neuronx.store.cache import Contents, Entry, entry, open_or_draft, packed
@@ -69,7 +69,7 @@ class Exemplars:
     pool: str
     by: str = "peak"
     broken: tuple[int, ...] = ()
-    centres: Centres | None = None
+    centres: FieldCentres | None = None
 
     @property
     def ranking(self) -> str:

@@ -107,7 +107,7 @@ def on_grid(output: Tensor, prefix: int = 0) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Centres:
+class FieldCentres:
     """Where the positions of maps (h, w) look: position (y, x) at the point `start + step * (y, x)` of the picture.
 
     Attributes:
@@ -119,7 +119,7 @@ class Centres:
     step: tuple[float, float]
 
 
-def upsampled(maps: Tensor, size: tuple[int, int], centres: Centres | None = None) -> Tensor:
+def upsampled(maps: Tensor, size: tuple[int, int], centres: FieldCentres | None = None) -> Tensor:
     """Maps (..., h, w) brought to (..., H, W): bilinear between the positions' centres, never beyond their range.
 
     Where a side shrinks, the filter widens, as Pillow's does. Sizes begin at 2: torch's filter is wrong for one column.
@@ -145,7 +145,7 @@ def upsampled(maps: Tensor, size: tuple[int, int], centres: Centres | None = Non
     return large.reshape(*maps.shape[:-2], *size)
 
 
-def _laid(maps: Tensor, size: tuple[int, int], centres: Centres) -> Tensor:
+def _laid(maps: Tensor, size: tuple[int, int], centres: FieldCentres) -> Tensor:
     """Maps (P, 1, h, w) sampled at the middle of each pixel: (P, 1, H, W)."""
     at = []
     for start, step, side, pixels in zip(centres.start, centres.step, maps.shape[-2:], size, strict=True):
@@ -156,7 +156,7 @@ def _laid(maps: Tensor, size: tuple[int, int], centres: Centres) -> Tensor:
     return F.grid_sample(maps.transpose(0, 1), points[None], padding_mode="border", align_corners=False).transpose(0, 1)
 
 
-def masks(maps: Tensor, thresholds: Tensor, size: tuple[int, int], centres: Centres | None = None) -> Tensor:
+def masks(maps: Tensor, thresholds: Tensor, size: tuple[int, int], centres: FieldCentres | None = None) -> Tensor:
     """Where units fire: (B, K, H, W) bool, upsampled maps (B, K, h, w) strictly above thresholds (K,)."""
     return upsampled(maps, size, centres) > thresholds.to(maps)[:, None, None]
 

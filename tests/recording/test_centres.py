@@ -11,7 +11,7 @@ from neuronx.errors import UserError
 from neuronx.methods.pure.patches import cut
 from neuronx.recording import centres
 from neuronx.recording.exemplars import find_exemplars, gather
-from neuronx.recording.maps import Centres
+from neuronx.recording.maps import FieldCentres
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
 
@@ -67,7 +67,7 @@ def test_masks_of_a_blob_detector_are_centred_on_its_blobs(kernel, padding, star
     target, (probe, at) = detector(kernel, padding), blobs()
     (found,) = find_exemplars(target, probe, trainer, k=15).values()
     if start is not None:
-        measured = found.centres or Centres((4 / SIDE,) * 2, (STEP / SIDE,) * 2)
+        measured = found.centres or FieldCentres((4 / SIDE,) * 2, (STEP / SIDE,) * 2)
         torch.testing.assert_close(SIDE * torch.tensor(measured.start), torch.tensor([start] * 2), atol=1, rtol=0)
         torch.testing.assert_close(SIDE * torch.tensor(measured.step), torch.tensor([float(STEP)] * 2))
     maps = gather({"8": found}, {"8": torch.tensor([0])}, target, probe, trainer)[0]["8"][0]
@@ -150,7 +150,7 @@ def test_without_gradient_or_regular_steps_cells_are_equal(network, grid, probe,
 def test_centres_are_measured_once_and_kept(probe, trainer, monkeypatch):
     target = Target("one", nn.Conv2d(3, 8, 3, 2, 1), Preprocess(), {"": "avg"})
     first = find_exemplars(target, probe, trainer, k=3)[""].centres
-    assert first == Centres((0.5 / 32,) * 2, (2 / 32,) * 2)
+    assert first == FieldCentres((0.5 / 32,) * 2, (2 / 32,) * 2)
     monkeypatch.setattr(centres, "measure", None)
     assert find_exemplars(target, probe, trainer, k=4)[""].centres == first
     assert find_exemplars(target.select(masks="published"), probe, trainer, k=4)[""].centres is None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from neuronx.errors import UserError
-from neuronx.recording.maps import Centres, active, masks, on_grid, upsampled
+from neuronx.recording.maps import FieldCentres, active, masks, on_grid, upsampled
 
 sides = st.integers(1, 17)
 sizes = st.integers(2, 70)
@@ -32,7 +32,7 @@ def test_upsampling_is_pillows_bilinear_and_stays_within_the_range(h, w, height,
 @settings(deadline=None)
 @given(h=sides, w=sides, height=sizes, width=sizes, seed=st.integers(0, 99))
 def test_equal_cells_are_centres_like_others(h, w, height, width, seed):
-    maps, centres = noise(seed, 2, 3, h, w), Centres((0.5 / h, 0.5 / w), (1 / h, 1 / w))
+    maps, centres = noise(seed, 2, 3, h, w), FieldCentres((0.5 / h, 0.5 / w), (1 / h, 1 / w))
     assert torch.equal(upsampled(maps, (h, w)), maps)
     if height >= h and width >= w:
         np.testing.assert_allclose(
@@ -43,7 +43,7 @@ def test_equal_cells_are_centres_like_others(h, w, height, width, seed):
 @settings(deadline=None)
 @given(side=st.integers(2, 17), start=st.floats(-0.2, 0.6), share=st.floats(0.3, 1.5), seed=st.integers(0, 99))
 def test_maps_lie_at_their_centres_and_go_on_beyond_them(side, start, share, seed):
-    maps, centres = noise(seed, 1, 1, side, side), Centres((start, 0.1), (share / side, 1 / side))
+    maps, centres = noise(seed, 1, 1, side, side), FieldCentres((start, 0.1), (share / side, 1 / side))
     for size in (40, 9):
         ours = upsampled(maps, (size, size), centres)
         assert bool((ours <= maps.max()).all() and (ours >= maps.min()).all())
@@ -61,7 +61,7 @@ def test_maps_lie_at_their_centres_and_go_on_beyond_them(side, start, share, see
 def test_what_shrinks_keeps_its_place():
     maps = torch.zeros(1, 1, 40, 40)
     maps[0, 0, 20, 30] = 1
-    pixels, centres = torch.arange(10) + 0.5, Centres((0.0, 0.0), (1 / 40, 1 / 40))
+    pixels, centres = torch.arange(10) + 0.5, FieldCentres((0.0, 0.0), (1 / 40, 1 / 40))
     small = upsampled(maps, (10, 10), centres)[0, 0]
     middle = torch.stack([small.sum(1) @ pixels, small.sum(0) @ pixels]) / small.sum() / 10
     torch.testing.assert_close(middle, torch.tensor([20 / 40, 30 / 40]), atol=0.01, rtol=0)

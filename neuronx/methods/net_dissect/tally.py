@@ -18,7 +18,7 @@ from torch import Tensor
 
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import UserError, unknown
-from neuronx.recording.maps import Centres, upsampled
+from neuronx.recording.maps import FieldCentres, upsampled
 from neuronx.tables.csv import TableRow, any_case, read_csv
 from neuronx.types import Cell
 
@@ -171,7 +171,7 @@ FIRING_AT_ONCE = 2**22
 """Cells where units fire that are counted at a time: 16 MiB."""
 
 
-def count(maps: Tensor, thresholds: Tensor, regions: Regions, centres: Centres | None = None) -> Tensor:
+def count(maps: Tensor, thresholds: Tensor, regions: Regions, centres: FieldCentres | None = None) -> Tensor:
     """Counts the cells where upsampled maps are strictly above their unit's threshold.
 
     Args:

@@ -14,7 +14,7 @@ from torchvision.ops import roi_align
 from neuronx.data.probe import Probe, Transform
 from neuronx.methods.pure.heat import heat_maps
 from neuronx.recording.exemplars import gather
-from neuronx.recording.maps import Centres, upsampled
+from neuronx.recording.maps import FieldCentres, upsampled
 from neuronx.recording.pictures import View, view
 from neuronx.targets.preprocess import Preprocess
 from neuronx.types import TrainerFactory
@@ -78,7 +78,7 @@ def find_masks(
             yield cut(maps[at], exemplars.thresholds[unit].expand(m), side, exemplars.centres)
 
 
-def cut(maps: Tensor, cuts: Tensor, side: int, centres: Centres | None = None) -> Tensor:
+def cut(maps: Tensor, cuts: Tensor, side: int, centres: FieldCentres | None = None) -> Tensor:
     """Maps (P, h, w) as masks (P, side, side) bool: what is above the cut (P,).
 
     Where nothing is, what is above half of the largest value counts.
@@ -168,10 +168,10 @@ class Patches(Probe):
         return content.hexdigest()
 
 
-def _points(places: Tensor, grid: tuple[int, int], side: int, centres: Centres | None = None) -> Tensor:
+def _points(places: Tensor, grid: tuple[int, int], side: int, centres: FieldCentres | None = None) -> Tensor:
     """Where positions y * w + x (P,) of a grid (h, w) look, as masks (P, side, side) of one pixel."""
     height, width = grid
-    of = centres or Centres((0.5 / height, 0.5 / width), (1 / height, 1 / width))
+    of = centres or FieldCentres((0.5 / height, 0.5 / width), (1 / height, 1 / width))
     y, x = of.start[0] + of.step[0] * (places // width), of.start[1] + of.step[1] * (places % width)
     at = (y * side).long().clamp(0, side - 1) * side + (x * side).long().clamp(0, side - 1)
     return torch.nn.functional.one_hot(at, side * side).bool().view(-1, side, side)
