@@ -26,6 +26,7 @@ class Listing:
         paths: Relative to the folder.
         labels: Class index of each; None without labels.
         classes: Folder or name of each class, in class order.
+        numbers: By which the class folders are called, where they are, in class order.
         segmentation: Makes what the images' pixels show from the positions of the images that could be read, their
             files, and whether they are turned upright.
     """
@@ -34,6 +35,7 @@ class Listing:
     paths: Sequence[str]
     labels: Sequence[int] | None = None
     classes: Sequence[str] = ()
+    numbers: Sequence[int] | None = None
     segmentation: Callable[[Sequence[int], Sequence[PictureFile], bool], Segmentation] | None = None
 
 
@@ -58,7 +60,8 @@ def class_folders(root: Path) -> Listing:
         first = ", ".join(classes[:3])
         log.warning("the class folders of %s count as numbers (%s, ...), not as text as in ImageFolder", root, first)
     index = {folder: label for label, folder in enumerate(classes)}
-    return Listing(root, paths, [index[path.partition(os.sep)[0]] for path in paths], classes)
+    labels = [index[path.partition(os.sep)[0]] for path in paths]
+    return Listing(root, paths, labels, classes, sorted(numbers) if numbers else None)
 
 
 _PART = re.compile(
@@ -97,7 +100,7 @@ def numbered(folders: Sequence[str]) -> list[int] | None:
 
 
 def named(
-    given: str | Path | Sequence[str] | Mapping[str, str], folders: Sequence[str], data: str
+    given: str | Path | Sequence[str] | Mapping[str, str], listing: Listing, data: str
 ) -> tuple[tuple[str, ...], list[int]]:
     """The names of the classes, in class order, and the class of each folder.
 
@@ -106,28 +109,28 @@ def named(
 
     Args:
         given: The names, or a text file with one a line, or {folder: name}.
-        folders: Of the classes, in order.
-        data: Name of the data set, for messages.
+        listing: Of the data set.
+        data: Its name, for messages.
 
     Raises:
         UserError: If the names do not fit the folders, one is blank, or one stands there twice.
     """
+    folders, numbers, count = listing.classes, listing.numbers, len(listing.classes)
     if isinstance(given, Mapping):
-        return _of_folders(given, folders, data), list(range(len(folders)))
+        return _of_folders(given, folders, data), list(range(count))
     names, where = read_names(given, data)
-    numbers = numbered(folders)
-    plain = numbers is None or sorted(numbers) in (list(range(len(folders))), list(range(1, len(folders) + 1)))
-    if numbers is None or given is folders or (plain and len(names) == len(folders)):
-        if len(names) != len(folders):
-            raise UserError(f"{where} has {len(names)} names, but `{data}` has {len(folders)} classes.")
-        return names, list(range(len(folders)))
+    plain = numbers is None or list(numbers) in (list(range(count)), list(range(1, count + 1)))
+    if len(names) == count and (plain or given is folders):
+        return names, list(range(count))
+    if numbers is None:
+        raise UserError(f"{where} has {len(names)} names, but `{data}` has {count} classes.")
     if not plain and 0 in numbers and max(numbers) < len(names):
-        return names, numbers
+        return names, list(numbers)
     if not plain and 0 not in numbers and max(numbers) == len(names):
         return names, [number - 1 for number in numbers]
     raise UserError(
-        f"{where} has {len(names)} names, but the {len(folders)} class folders of `{data}` are numbered {min(numbers)} "
-        f"to {max(numbers)}: a list has a name for every number from 0, or from 1 to the last. "
+        f"{where} has {len(names)} names, but the {count} class folders of `{data}` are numbered {min(numbers)} to "
+        f"{max(numbers)}: a list has a name for every number from 0, or from 1 to the last. "
         "Or name them one by one: 'data.class_names={FOLDER:NAME,...}'."
     )
 

@@ -88,7 +88,7 @@ class FolderProbe(Probe):
             given = listing.classes if class_names is None else class_names
             if given == "published":
                 given = published_for("classes", self.name, "take data.class_names=FILE")
-            self.class_names, index = named(given, listing.classes, self.name)
+            self.class_names, index = named(given, listing, self.name)
             self.labels = torch.tensor([index[listing.labels[i]] for i in kept])
             folder_of = dict(zip(index, listing.classes, strict=True))
             self.folders = tuple(folder_of.get(label, "") for label in range(len(self.class_names)))

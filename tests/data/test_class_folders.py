@@ -7,6 +7,7 @@ import pytest
 import torch
 from pictures import class_folders, picture
 
+from neuronx.data.class_folders import Listing
 from neuronx.data.files import open_rgb
 from neuronx.data.folder import FolderProbe
 from neuronx.data.imagenet import imagenet_val
@@ -231,3 +232,10 @@ def test_nothing_is_written_to_the_folder_of_the_user(root):
     probe.load(range(len(probe)))
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     assert open_rgb(root / "cat" / "000.png").size == (12, 12)
+
+
+def test_only_folders_are_matched_by_number(tmp_path):
+    numbered(tmp_path / "d", ["a", "b"])
+    listing = Listing(tmp_path / "d", ["a/000.png", "b/000.png"], [0, 1], ["10", "2"])
+    probe = FolderProbe(tmp_path / "d", list_images=lambda _: listing, class_names=["ten", "two"])
+    assert probe.labels.tolist() == [0, 1] and probe.class_names == ("ten", "two")
