@@ -1,11 +1,15 @@
 """Importance of units, computed image by image as the paper puts it."""
 
 import numpy as np
+import torch
+
+from neuronx.recording.tally import lots
 
 
 def share_in_top(impact: list[float], activations: list[float], cutoff: float) -> float:
     """Share of one unit's absolute impact in its top images, read at index int(cutoff * n) of the running sum."""
-    order = sorted(range(len(activations)), key=lambda row: (-activations[row], row))
+    drawn = lots(torch.arange(len(activations)), torch.tensor(0)).tolist()
+    order = sorted(range(len(activations)), key=lambda row: (-activations[row], drawn[row]))
     running, total = [], 0.0
     for row in order:
         total += abs(impact[row])

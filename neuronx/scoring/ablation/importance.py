@@ -14,6 +14,7 @@ from torch import Tensor
 from neuronx.errors import UserError
 from neuronx.progress import progress
 from neuronx.recording.record import record
+from neuronx.recording.tally import lots
 from neuronx.scoring.ablation.losses import Replacement, compared_with, few_images, find_linear_head, share_of, total_of
 from neuronx.types import TrainerFactory, Unit
 
@@ -96,7 +97,7 @@ def impacts(intact: Tensor, right: Tensor, loss: Tensor, still_right: Tensor) ->
 def cumulative_shares(impact: Tensor, activations: Tensor, positions: Tensor) -> Tensor:
     """The share of each unit's absolute impact in the images down to a place in the order of its activations.
 
-    Position p counts the p + 1 most activating images. Images with equal activations are ordered by row.
+    Position p counts the p + 1 most activating images. Images with equal activations are ordered by lot.
 
     Args:
         impact: (K, N), of either sign.
@@ -106,10 +107,10 @@ def cumulative_shares(impact: Tensor, activations: Tensor, positions: Tensor) ->
     Returns:
         (K, X) float64 in [0, 1]; NaN for a unit whose impact is 0 on all images.
     """
-    parts = []
+    parts, drawn = [], lots(torch.arange(len(activations)), torch.tensor(0)).argsort()
     for units in progress(torch.arange(len(impact)).split(max(1, ORDERED // len(activations))), "coverage of units"):
-        # `descending` keeps the lower row first among equals only when the sort is stable.
-        order = activations[:, units].T.argsort(dim=1, descending=True, stable=True)
+        # Stable, so that equals stay in the order of their lots.
+        order = drawn[activations[:, units].T[:, drawn].argsort(dim=1, descending=True, stable=True)]
         running = impact[units].double().abs().gather(1, order).cumsum(1)
         parts.append((running[:, positions] / running[:, -1:]).clamp(max=1))
     return torch.cat(parts)

@@ -48,9 +48,12 @@ def test_the_published_index_counts_one_image_more():
     assert (shares[0] * 10_000).tolist() == pytest.approx(counted)
 
 
-def test_ties_are_ordered_by_row_and_the_sign_of_an_impact_does_not_matter():
+def test_ties_are_ordered_by_lot_and_the_sign_of_an_impact_does_not_matter():
     impact = torch.tensor([[5.0, 0, 0, -5]])
-    assert cumulative_shares(impact, torch.ones(4, 1), torch.arange(4)).tolist() == [[0.5, 0.5, 0.5, 1]]
+    sorted_by_class = torch.zeros(1, 1000)
+    sorted_by_class[:, :500] = 1
+    shares = cumulative_shares(sorted_by_class, torch.ones(1000, 1), torch.tensor([99, 999]))
+    assert shares[0, 0].item() == pytest.approx(0.1, abs=0.03) and shares[0, 1] == 1
     assert cumulative_shares(impact, torch.arange(4.0)[:, None], torch.arange(4)).tolist() == [[0.5, 0.5, 0.5, 1]]
 
 
