@@ -285,10 +285,9 @@ def _answers(output: Any, images: int) -> Tensor:
 def answers_of(target: Target, probe: Probe, runner: Trainer) -> tuple[int, Tensor] | None:
     """How many classes a network tells apart, and which one it finds on each image, (N,) int64; None if unknown.
 
-    They were kept when layers were recorded; no picture is looked at.
+    They were kept when layers were recorded; no picture is looked at, and any process may ask alone.
     """
-    start(runner)
-    kept = on_first(_answers_entry(target, probe, runner).open)
+    kept = _answers_entry(target, probe, runner).open()
     if kept is None:
         return None
     counts, found = torch.from_numpy(np.load(kept.files[VALUES])).long().unbind(1)
