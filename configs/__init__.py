@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -68,6 +69,22 @@ def choices() -> dict[str, Callable[[], dict[str, Any]]]:
     return made
 
 
+def theirs() -> dict[str, Callable[[], dict[str, Any]]]:
+    """`judge=X` for every CLIP X in the folders of the user's on the search path of the run."""
+    hydra = GlobalHydra.instance()
+    if not hydra.is_initialized():
+        return {}
+    places = [item.path for item in hydra.config_loader().get_search_path().get_path() if item.path]
+    folders = [Path(place.removeprefix("file://")) / "clip" for place in places if place.startswith("file://")]
+    names = [path.stem for folder in folders for path in folder.glob("*.yaml")]
+    return {f"judge/{name}": partial(included, "clip", name) for name in names}
+
+
+def known() -> dict[str, Callable[[], dict[str, Any]]]:
+    """What makes the content of every choice without a file, of ours and of the user's."""
+    return choices() | theirs()
+
+
 class Choices(ConfigSource):
     """Hands the choices that have no file to Hydra."""
 
@@ -80,7 +97,7 @@ class Choices(ConfigSource):
         """The content of a choice; recipes set values of the whole configuration."""
         name = config_path.removesuffix(".yaml")
         package = "_global_" if name.startswith("recipe/") else None
-        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(choices()[name]()), {"package": package})
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(known()[name]()), {"package": package})
 
     def available(self) -> bool:
         """Always."""
@@ -88,19 +105,19 @@ class Choices(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         """Whether this is a choice, such as clip/clip_rn50."""
-        return config_path.removesuffix(".yaml") in choices()
+        return config_path.removesuffix(".yaml") in known()
 
     def is_group(self, config_path: str) -> bool:
         """Whether this is a group of choices."""
-        return any(name.startswith(f"{config_path}/") for name in choices())
+        return any(name.startswith(f"{config_path}/") for name in known())
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """The choices of a group, or the groups."""
         if not config_path:
-            return sorted({name.split("/")[0] for name in choices()} if results_filter != ObjectType.CONFIG else ())
+            return sorted({name.split("/")[0] for name in known()} if results_filter != ObjectType.CONFIG else ())
         if results_filter == ObjectType.GROUP:
             return []
-        return sorted(name.split("/")[1] for name in choices() if name.startswith(f"{config_path}/"))
+        return sorted(name.split("/")[1] for name in known() if name.startswith(f"{config_path}/"))
 
 
 class Search(SearchPathPlugin):

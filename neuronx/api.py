@@ -474,6 +474,8 @@ def _explanations(given: Any) -> list[Explanation]:
 def _needs(given: Any, protocol: Any, argument: str) -> Any:
     """Refuses an object that lacks a verb or name of its protocol, and a class in place of an object."""
     lacks = sorted({name for name in vars(protocol) if not name.startswith("_")} - set(dir(given)))
+    if isinstance(given, list | tuple):
+        raise UserError(f"{argument}={brief(given)} holds several; give one, and call again for each other one.")
     if isinstance(given, type) or lacks:
         what = "it is a class; make an object of it" if isinstance(given, type) else f"it has no `{lacks[0]}`"
         raise UserError(f"{argument}={brief(given)} is no {protocol.__name__.lower()}: {what}.")

@@ -67,6 +67,7 @@ def line_of(error: Exception) -> str:
 
 
 WORDS = (
+    (r"\bclip\.(weights|tokenizer)=(FILE|DIR) \(judge\.\1=\2\)", r"clip=Clip(..., \1=\2), or judge= likewise"),
     (r" ?\(data=[^)]*\)( or known factors)?", ""),
     (r"show=layers lists them all", "print(model) shows them all"),
     (r"show=layers", "print(model)"),

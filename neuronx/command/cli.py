@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from neuronx.command.callables import check_names
 from neuronx.command.folder import claim, leave
 from neuronx.command.mistakes import mistakes_end_in_one_line
-from neuronx.command.registry import CONFIGS, build
+from neuronx.command.registry import CONFIGS, build, check_own
 from neuronx.command.typed import MARK, meant, readable
 from neuronx.errors import UserError
 from neuronx.options import Natural, Seed, check
@@ -390,6 +390,9 @@ def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
         with mistakes_end_in_one_line():
             sys.argv[1:] = typed  # for the record of the run, and for further processes
             try:
+                for source in HydraConfig.get().runtime.config_sources:
+                    if source.provider == "command-line":
+                        check_own(source.path)
                 cfg = meant(cfg, HydraConfig.get().overrides.task)
                 check_names(plain(cfg, resolve=False))
                 run(cfg)

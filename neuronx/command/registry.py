@@ -61,6 +61,17 @@ def build(node: Any) -> Any:
     return hydra.utils.instantiate(node, _convert_="all")
 
 
+def check_own(folder: str | Path) -> None:
+    """Raises UserError for a YAML of the user's with the name of a choice of ours, which would be taken instead."""
+    for file in sorted(Path(folder).glob("*/*.yaml")):
+        group, name = file.parent.name, file.stem
+        if (neuronx.configs.HERE / group / file.name).is_file() or f"{group}/{name}" in neuronx.configs.choices():
+            raise UserError(
+                f"{file} has the name of a choice of neuronx, and {group}={name} would mean that one: give the file "
+                "another name."
+            )
+
+
 @dataclass(frozen=True)
 class Registry:
     """What Python can build by name, for pictures of one kind.
@@ -74,6 +85,10 @@ class Registry:
     domain: str
     configs: Path | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.configs is not None:
+            check_own(self.configs)
 
     def choices(self, group: str) -> list[str]:
         """The names in a group, those of packages and of the user's folder too."""
@@ -102,6 +117,8 @@ class Registry:
 
     def judge(self, name: str) -> Any:
         """A judge: `clip` is the one that belongs to the pictures."""
+        if self.configs is not None and (self.configs / "clip" / f"{name}.yaml").is_file():
+            return self._build(self._compose([f"clip={name}"], {}).clip, {}, f"judge {name}")
         if name != "clip":
             self._check("judge", "judge", name, ["clip"])
         return self._build(self._compose([] if name == "clip" else [f"judge={name}"], {}).judge, {}, f"judge {name}")

@@ -140,6 +140,10 @@ def _bytes_of(folder: str | None) -> list[str]:
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
 
+OFFLINE = "judge=labels explain=le_label"
+"""Needs no CLIP, and so nothing from a hub."""
+
+
 def _file_of(model: str, pretrained: str, tag: dict[str, Any], weights: str | None) -> Path:
     import open_clip
 
@@ -151,7 +155,10 @@ def _file_of(model: str, pretrained: str, tag: dict[str, Any], weights: str | No
         if weights is None:
             raise unknown(f"tag or file of {model}", pretrained, open_clip.list_pretrained_tags_by_model(model))
         raise UserError(f"There is no weights file {path} (looked for from {Path.cwd()}).")
-    hint = f"give the weights' file with clip.weights=FILE (judge.weights=FILE), {model} of tag {pretrained}"
+    hint = (
+        f"give the weights' file with clip.weights=FILE (judge.weights=FILE), {model} of tag {pretrained}, "
+        f"or do without CLIPs: {OFFLINE}"
+    )
     if not tag.get("hf_hub"):
         check_reachable(tag["url"], hint)
         return Path(open_clip.download_pretrained(tag))
@@ -182,7 +189,8 @@ def _tokenizer(model: str, text: dict[str, Any], folder: str | None) -> Callable
     from huggingface_hub import constants
 
     hint = (
-        f"give the folder of the tokenizer's files with clip.tokenizer=DIR (judge.tokenizer=DIR), {source} on the hub"
+        f"give the folder of the tokenizer's files with clip.tokenizer=DIR (judge.tokenizer=DIR), {source} on the hub, "
+        f"or do without CLIPs: {OFFLINE}"
     )
     check_reachable(constants.ENDPOINT, hint)
     try:

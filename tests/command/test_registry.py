@@ -113,3 +113,24 @@ def test_the_command_line_finds_them_too(folder, package):
     )
     assert done.returncode == 0, done.stderr
     assert "word: cat" in done.stdout and "word: dog" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["explain/le_label.yaml", "clip/clip_rn50.yaml", "judge/clip_rn50.yaml"])
+def test_a_file_with_the_name_of_one_of_our_choices_is_refused(tmp_path, file):
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text("a: 1\n")
+    with pytest.raises(UserError, match=r"has the name of a choice of neuronx.*give the file another name"):
+        Registry("shapes", tmp_path)
+
+
+def test_a_clip_of_the_users_judges_too(tmp_path):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "mine.yaml").write_text((ROOT / "configs" / "clip" / "shapes_judge.yaml").read_text())
+    assert Registry("shapes", tmp_path).judge("mine").name == "shapes_judge"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "evaluate.py"), "--config-dir", str(tmp_path), "judge=mine", "--cfg=job"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "pretrained: shapes_judge" in done.stdout.partition("judge:")[2], done.stderr
