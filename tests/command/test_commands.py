@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from neuronx.command.cli import chosen_task, rewrite
+from neuronx.command.typed import meant
 
 EVALUATE = """
 sim=correlation
@@ -63,7 +64,7 @@ classifier=shapes_resnet trainer.devices=4 trainer.strategy=ddp trainer.precisio
 def composed(root: str, line: str):
     arguments = [out for word in shlex.split(line) for out in rewrite(word)]
     with initialize_config_module("neuronx.configs", version_base="1.3"):
-        return compose(root, overrides=arguments)
+        return meant(compose(root, overrides=arguments), arguments)
 
 
 @pytest.mark.parametrize("line", EVALUATE.strip().splitlines())
