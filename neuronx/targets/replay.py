@@ -222,12 +222,12 @@ class Tail:
 
 
 def class_logits(target: Target, output: Any) -> Tensor:
-    """The logits in what a network returned; UserError where it has no class head."""
+    """The logits in what a network returned, (B, C) float32; UserError where it has no class head."""
     logits = first_tensor(output)
     if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
         shape = "no tensor" if logits is None else f"outputs of shape {tuple(logits.shape)}"
         raise UserError(f"{target.name} has no class head: it gives {shape}, where (images, classes) is needed.")
-    return logits
+    return logits.float()
 
 
 def _copies(x: Any, copies: int, batch: int) -> Any:

@@ -36,11 +36,23 @@ def load(
     """
     from transformers import AutoImageProcessor
 
-    module = _pretrained(_maker(str(model)), str(model))
+    module = _pictured(_pretrained(_maker(str(model)), str(model)), str(model))
     if transform is None:
         transform = _transform(_pretrained(AutoImageProcessor, str(model)).to_dict())
     classes = _class_names(module.config) if classes is None else classes
     return target(name or Path(str(model)).name, module, transform, classes, **options)
+
+
+def _pictured(module: Any, model: str) -> Any:
+    """The part of a model that takes pictures: of CLIP and its like, the vision tower.
+
+    Raises:
+        UserError: A model of something else.
+    """
+    tower = module if module.main_input_name == "pixel_values" else getattr(module, "vision_model", None)
+    if tower is None:
+        raise UserError(f"{model} ({type(module).__name__}) takes {module.main_input_name}, not pictures.")
+    return tower
 
 
 def _maker(model: str) -> Any:

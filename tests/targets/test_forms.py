@@ -249,3 +249,13 @@ class Shifts(nn.Module):
 def test_a_layer_whose_number_of_units_changes_is_refused():
     with pytest.raises(UserError, match=r"Layer `odd` of Shifts puts out 2 units for some images, 3 for others"):
         record(custom.load(Shifts(), transform="none", layers=["odd"]), neuronx.probe_of(PICTURES), make, batch_size=25)
+
+
+def test_units_of_a_network_in_double_precision_are_ablated_alike():
+    def effects(precision):
+        probe = neuronx.probe_of(PICTURES, labels=[i % 4 for i in range(100)])
+        found = neuronx.study(network().to(precision), probe, layer="1", transform="none", units="0:2")
+        found.explain("le_label")
+        return [score.value for score in found.score(sim="ablation")]
+
+    assert effects(torch.float64) == pytest.approx(effects(torch.float32), abs=1e-3)

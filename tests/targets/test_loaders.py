@@ -219,6 +219,21 @@ def test_image_processors_become_transforms(settings, expected):
     assert (made.resize, made.crop) == expected
 
 
+def test_of_a_clip_of_transformers_the_vision_tower_is_studied(tmp_path):
+    from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision, text = small | {"image_size": 32, "patch_size": 16}, small | {"vocab_size": 9}
+    CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=4)).save_pretrained(tmp_path / "clip")
+    target = transformers.load(
+        tmp_path / "clip", transform={"resize": [32, 32]}, layers="encoder.layers.0", pool="first"
+    )
+    assert [row.units for row in target.layer_table(layers=target.layers)] == [8] and target.prefix_tokens == 1
+    BertModel(BertConfig(vocab_size=9, **small)).save_pretrained(tmp_path / "bert")
+    with pytest.raises(UserError, match="takes input_ids, not pictures"):
+        transformers.load(tmp_path / "bert", transform="imagenet")
+
+
 def test_hub_asks_for_trust_and_takes_a_folder(tmp_path):
     (tmp_path / "hubconf.py").write_text("from torch import nn\ndef net(pretrained=False): return nn.Linear(3, 2)\n")
     with pytest.raises(UserError, match=r"runs the code of .*set trust=true"):

@@ -108,7 +108,8 @@ def find_linear_head(target: "Target", layer: str, pool: str, images: Tensor) ->
         tail.load(images)
         z = pooled(tail.output, pool, target.prefix_tokens or 0)
         C, K = tail.logits.shape[1], z.shape[1]
-        maps = [(m.weight, m.bias) for m in target.module.modules() if isinstance(m, nn.Linear)]
+        linear = [m for m in target.module.modules() if isinstance(m, nn.Linear)]
+        maps = [(m.weight.float(), None if m.bias is None else m.bias.float()) for m in linear]
         for weight, bias in [*maps, *([(torch.eye(C), None)] if C == K else [])]:
             if weight.shape != (C, K) or not _close(nn.functional.linear(z, weight, bias), tail.logits):
                 continue
