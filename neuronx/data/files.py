@@ -21,6 +21,7 @@ from neuronx.data.pixels import Scale, check_colours, extent, is_deep, is_wide, 
 from neuronx.errors import UserError
 from neuronx.progress import progress
 from neuronx.store.cache import digest, entry
+from neuronx.store.given import check_ends, check_pointer
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +226,7 @@ def lines(path: str | Path) -> list[str]:
         UserError: If the file is missing or is not UTF-8.
     """
     path = Path(path).expanduser()
-    if path.is_char_device():
-        raise UserError(f"The list {path} is a device, no file: it has no end.")
+    check_ends(path, "list")
     try:
         # Text mode translates all three line ends; str.splitlines would also split at form feeds and the like.
         text = path.read_text(encoding="utf-8-sig")
@@ -234,4 +234,5 @@ def lines(path: str | Path) -> list[str]:
         raise UserError(f"The list {path} cannot be read: {error.strerror} (looked for from {Path.cwd()}).") from None
     except UnicodeDecodeError as error:
         raise UserError(f"The list {path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    check_pointer(path, text, "list")
     return text.removesuffix("\n").split("\n")

@@ -19,6 +19,7 @@ from neuronx.data.published import published_for
 from neuronx.errors import UserError, brief, first_line, unknown
 from neuronx.options import Count, Natural, Seed, Share
 from neuronx.store.cache import data_root, digest
+from neuronx.store.given import given_file
 
 log = logging.getLogger(__name__)
 
@@ -187,6 +188,8 @@ def _index(one: int | str, index: Mapping[str, int], count: int, where: str) -> 
 
 
 def _json(path: Path) -> Any:
+    if path.exists():
+        given_file(path, "JSON file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

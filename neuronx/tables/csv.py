@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from neuronx.errors import UserError
 from neuronx.store.cache import write_atomic
+from neuronx.store.given import check_ends, check_pointer
 from neuronx.types import Cell, Score
 
 
@@ -119,6 +120,7 @@ def read_csv(
 
 def _text(path: Path) -> str:
     """The text of a file. Raises UserError for a file that cannot be read, or is no UTF-8 text."""
+    check_ends(path, "table")
     try:
         data = path.read_bytes()
         text = data.decode("utf-8-sig")
@@ -131,6 +133,7 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}){kind}; save it as CSV UTF-8.") from None
     except OSError as error:
         raise UserError(f"Cannot read {path}: {(error.strerror or str(error)).lower()}.") from None
+    check_pointer(path, text, "table")
     if "\0" in text:
         raise UserError(f"{path} is not UTF-8 text (it holds characters NUL, as UTF-16 does); save it as CSV UTF-8.")
     return text

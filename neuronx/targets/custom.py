@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuronx.errors import UserError, first_line, line_of, unknown
 from neuronx.options import OptionsOf
+from neuronx.store.given import given_file
 from neuronx.store.named import check_callable, check_path
 from neuronx.targets import dictionary as dictionaries
 from neuronx.targets.calling import check_forward, input_channels, unwrapped
@@ -92,6 +93,8 @@ def target(
     **options: Annotated[Any, OptionsOf(Target)],
 ) -> Target:
     """A target of a module that is ready; all loaders end here, with the options of `load`."""
+    if not name.strip("."):
+        raise UserError(f"A network cannot be called `{name}`: files are named after it; set name=.")
     latents = options.get("latents")
     module = unwrapped(module)
     check_forward(module, name, 1 if latents is None else latents.count)
@@ -126,6 +129,7 @@ def class_names_of(classes: str | Path | Sequence[str] | None) -> tuple[str, ...
     path = Path(classes).expanduser()
     if not path.is_file():
         raise UserError(f"There is no file of class names {path}; write `imagenet`, a file, or a list of names.")
+    given_file(path, "file of class names")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,16 +30,17 @@ def test_files(tmp_path, file, text):
     assert legend.names == NAMES and not legend.colours
 
 
-def test_a_legend_is_read_once(tmp_path):
-    pipe = tmp_path / "legend.csv"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(pipe.write_text, "id,name\n0,sky\n1,road sign\n7,car\n")
-        assert read_legend(pipe).names == NAMES
+def test_a_legend_is_read_once():
+    """From `<(command)`, say, which a second reading would find empty."""
+    end, start = os.pipe()
+    os.write(start, b"id,name\n0,sky\n1,road sign\n7,car\n")
+    os.close(start)
+    assert read_legend(f"/dev/fd/{end}").names == NAMES
+    os.close(end)
 
 
 def test_lists_without_an_end_are_refused():
-    with pytest.raises(UserError, match="The list /dev/zero is a device"):
+    with pytest.raises(UserError, match="/dev/zero is a pipe or a device"):
         read_legend("/dev/zero")
 
 
