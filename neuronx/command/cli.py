@@ -18,9 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from neuronx.command.callables import check_names
-from neuronx.command.folder import claim, leave
 from neuronx.command.mistakes import mistakes_end_in_one_line
 from neuronx.command.registry import CONFIGS, build, check_own
+from neuronx.command.results_folder import claim, leave
 from neuronx.command.typed import MARK, meant, readable
 from neuronx.errors import UserError
 from neuronx.options import Natural, Seed, check

@@ -15,7 +15,7 @@ from neuronx.errors import UserError, unknown
 from neuronx.progress import progress
 from neuronx.store.cache import digest
 from neuronx.store.download import check_reachable, fetch_from_hub
-from neuronx.store.given import given_file
+from neuronx.store.given_file import given_file
 from neuronx.targets.identity import module_digest
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.weights import fill

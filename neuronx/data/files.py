@@ -21,7 +21,7 @@ from neuronx.data.pixels import Scale, check_colours, extent, is_deep, is_wide, 
 from neuronx.errors import UserError
 from neuronx.progress import progress
 from neuronx.store.cache import digest, entry
-from neuronx.store.given import check_ends, check_pointer
+from neuronx.store.given_file import check_ends, check_pointer
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from neuronx.data.published import published_for
 from neuronx.errors import UserError, brief, first_line, unknown
 from neuronx.options import Count, Natural, Seed, Share
 from neuronx.store.cache import data_root, digest
-from neuronx.store.given import given_file
+from neuronx.store.given_file import given_file
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from neuronx.errors import UserError, first_line
-from neuronx.store.given import given_file
+from neuronx.store.given_file import given_file
 from neuronx.store.named import runs_programs
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the files of a torch before 1.6

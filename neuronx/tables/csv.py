@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from neuronx.errors import UserError
 from neuronx.store.cache import write_atomic
-from neuronx.store.given import check_ends, check_pointer
+from neuronx.store.given_file import check_ends, check_pointer
 from neuronx.types import Cell, Score
 
 

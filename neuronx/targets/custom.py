@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neuronx.errors import UserError, first_line, line_of, unknown
 from neuronx.options import OptionsOf
-from neuronx.store.given import given_file
+from neuronx.store.given_file import given_file
 from neuronx.store.named import check_callable, check_path
 from neuronx.targets import dictionary as dictionaries
 from neuronx.targets.calling import check_forward, input_channels, unwrapped

@@ -13,7 +13,7 @@ from torch import Tensor
 from neuronx.errors import UserError, unknown
 from neuronx.options import OptionsOf
 from neuronx.store.download import fetch_from_hub
-from neuronx.store.given import given_file
+from neuronx.store.given_file import given_file
 from neuronx.targets.custom import target
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from neuronx.errors import UserError, first_line
 from neuronx.store.cache import data_root
 from neuronx.store.download import fetch
-from neuronx.store.given import given_file
+from neuronx.store.given_file import given_file
 from neuronx.store.torch_file import Foreign, ForeignArray, read_torch_file
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from neuronx.errors import UserError
-from neuronx.store.given import given_file
+from neuronx.store.given_file import given_file
 from neuronx.types import Plain, TrainerFactory
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from neuronx.command.folder import claim, leave
+from neuronx.command.results_folder import claim, leave
 from neuronx.errors import UserError
 
 CONFIG = "seed: 0\nckpt_path: null\nlayers: layer4\n"
