@@ -68,7 +68,7 @@ class Network(nn.Module):
             self.high[0].weight.copy_(weights[:, :, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.high(self.low(x.reshape(len(x), 8, 3, 2))).mean((2, 3)))
+        return self.head(self.high(self.low(x.reshape(len(x), 8, -1, 2))).mean((2, 3)))
 
 
 def network() -> Target:

@@ -95,7 +95,7 @@ def test_a_wrong_row_is_named(tmp_path, row, message):
         (b"layer,unit,summary\n", r" holds no rows; expected a header"),
         (b"layer,unit,unit,summary\na,0,1,dots\n", r" has the column `unit` twice"),
         (b"layer,unit,summary\na,0,dots, lines\n", r", line 2: 4 cells for 3 columns"),
-        (b"layer;unit;summary\na;0;dots\n", r" has no column `layer`, only layer;unit;summary"),
+        (b"layer;unit;summary\na;0;dots\n", r" is separated by semicolons; save it separated by commas"),
     ],
 )
 def test_a_table_that_is_none_is_named(tmp_path, table, message):

@@ -173,7 +173,7 @@ def test_ties_are_broken_by_the_mean_and_then_by_lot_and_units_that_tie_are_satu
 
 
 def test_one_pass_gives_activations_and_exemplars(job, trainer, monkeypatch, tmp_path):
-    target, probe = job.small_target(), job.Noise(50)
+    target, probe = job.small_target(masks="published"), job.Noise(50)
     apart = record(target, probe, trainer), find_exemplars(target, probe, trainer, k=4)
     monkeypatch.setenv("NEURONX_CACHE", str(tmp_path / "together"))
     seen = count(monkeypatch, job)
@@ -229,7 +229,7 @@ def count(monkeypatch, job):
 
 def test_a_run_that_broke_off_goes_on_where_it_was(job, trainer, own_cache, monkeypatch, tmp_path, files):
     monkeypatch.setattr("neuronx.recording.tally.SLACK", 0)
-    target = job.small_target()
+    target = job.small_target(masks="published")
     observe(target, job.Noise(90), trainer, k=3)
     expected = files(own_cache)
     monkeypatch.setenv("NEURONX_CACHE", str(tmp_path / "again"))
