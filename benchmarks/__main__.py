@@ -27,6 +27,7 @@ BENCHMARKS = (
     "milan_encoder",
     "purity",
     "places",
+    "visual",
 )
 COLUMNS = ("ours_cpu_s", "reference_cpu_s", "ratio", "peak_mb")
 

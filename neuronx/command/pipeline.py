@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronx.command.attempts import Attempts
+from neuronx.concepts.seen import as_seen_by
 from neuronx.errors import Unsuitable, UserError, unknown
 from neuronx.store.processes import is_first
 from neuronx.tables.explanations import ExplanationFile, by_method, read_files
@@ -195,7 +196,7 @@ def score(
     check_explanations(explained, target, images)
     scored: list[Scores] = []
     attempts = attempts or Attempts()
-    for (name, sim), judge in itertools.product(sims.items(), judges):
+    for (name, sim), judge in itertools.product(sims.items(), [as_seen_by(target, judge) for judge in judges]):
         log.info("%s: scoring by %s, judge %s", target.name, name, judge.name)
         # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
         listed = words.of(images) if words is not None and judge.vocabulary(images) is None else ()

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from neuronx.concepts.formula import spoken
+from neuronx.concepts.seen import as_seen_by
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.types import Concepts, Judgement, TrainerFactory
+from neuronx.types import Concepts, Judgement, Target, TrainerFactory
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Joined:
     def encoders(self) -> tuple[str, ...]:
         """Of all parts."""
         return tuple(encoder for part in self.parts for encoder in part.encoders)
+
+    def seen_by(self, target: Target) -> "Joined":
+        """The same, each part looking at what a network sees where it can."""
+        return Joined([as_seen_by(target, part) for part in self.parts])
 
     def vocabulary(self, probe: Probe) -> tuple[str, ...] | None:
         """All names, first occurrence kept; None where a part judges any phrase."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from neuronx.concepts.seen import as_seen_by
 from neuronx.errors import Unsuitable, UserError
 from neuronx.experiments.given import Given
 from neuronx.options import Count
@@ -50,7 +51,7 @@ class Ranges:
                 check_judge(self.judge, images, (explanation.made_by for explanation in explanations))
                 for explanation in _some(explanations, self.units):
                     layer, unit = explanation.unit.layer, explanation.unit.index
-                    options = (recorded[layer], images, self.judge, given.trainer)
+                    options = (recorded[layer], images, as_seen_by(target, self.judge), given.trainer)
                     chart = chart_explanation(explanation, *options, bins=self.bins)
                     title = f"{name} {explanation.unit}, {method}: {explanation}"
                     stem = "_".join((name, layer, str(unit), method)).replace("/", "-")

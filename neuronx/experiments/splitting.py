@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from neuronx.concepts.seen import as_seen_by
 from neuronx.errors import UserError
 from neuronx.experiments.given import Given
 from neuronx.experiments.planting import RECOVERY, plant, recover, summary
@@ -163,7 +164,9 @@ def split_scores(
         for explanation in whole
         for at, (concept, _) in enumerate(explanation.terms)
     ]
-    rows = Correlation(floors=False, ceiling=False).score(explained, split, probe, judge, trainer).rows
+    rows = (
+        Correlation(floors=False, ceiling=False).score(explained, split, probe, as_seen_by(target, judge), trainer).rows
+    )
     scores = {(score.method, score.unit): score for score in rows if score.status == "ok"}
     split_units = []
     for layer, found in findings.items():

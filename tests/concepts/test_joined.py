@@ -2,13 +2,17 @@
 
 import pytest
 import torch
+from torch import nn
 
 from neuronx.concepts.joined import Joined
 from neuronx.concepts.labels import LabelConcepts
+from neuronx.concepts.seen import as_seen_by
 from neuronx.concepts.visual.bank import VisualConcepts
 from neuronx.concepts.visual.examples import patch
 from neuronx.data.in_memory import probe_of
 from neuronx.errors import UserError
+from neuronx.targets.preprocess import Preprocess
+from neuronx.targets.target import Target
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +48,10 @@ def test_each_judges_what_it_knows(probe, trainer):
 def test_no_parts_are_refused():
     with pytest.raises(UserError, match="parts is empty"):
         Joined([])
+
+
+def test_each_part_sees_what_the_network_sees_where_it_can():
+    labels = LabelConcepts()
+    target = Target("net", nn.Conv2d(3, 2, 3), Preprocess(crop=32), {"": "avg"})
+    both = as_seen_by(target, Joined([labels, VisualConcepts()]))
+    assert both.parts == [labels, VisualConcepts(transform=Preprocess(crop=32))]

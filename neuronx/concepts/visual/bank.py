@@ -1,8 +1,8 @@
 """The bank of features as concepts and as judge: what low-level things pictures show, exactly, without any weights."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from neuronx.concepts.visual.planes import Planes
 from neuronx.concepts.visual.surface import SURFACE_FEATURES
 from neuronx.data.probe import Probe
 from neuronx.recording.record import record
-from neuronx.targets.preprocess import Preprocess
+from neuronx.targets.preprocess import Preprocess, transform_of
 from neuronx.targets.target import Target
 from neuronx.types import Concepts, Judgement, TrainerFactory
 
@@ -32,36 +32,51 @@ LEAST, MOST = 0.01, 0.99
 
 
 class Bank(nn.Module):
-    """Pictures (B, 3, S, S) float32 RGB in [0, 1] to their features (B, 114) float32, each on a scale of its own."""
+    """Pictures (B, 3, S, S) RGB in [0, 1] to their features (B, 114) float32, each on a scale of its own.
+
+    Pictures of one channel are grey.
+    """
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Computes all features."""
-        parts = []
-        for some in pictures.split(AT_ONCE):
-            planes = Planes(some)
-            parts.append(torch.stack([feature.value(planes).float() for feature in FEATURES], 1))
-        return torch.cat(parts)
+        """Computes all features, in full precision whatever the trainer's."""
+        pictures = pictures.float().expand(-1, 3, -1, -1)
+        with torch.autocast(pictures.device.type, enabled=False):
+            return torch.cat([self._few(some) for some in pictures.split(AT_ONCE)])
+
+    def _few(self, pictures: Tensor) -> Tensor:
+        planes = Planes(pictures)
+        return torch.stack([feature.value(planes).float() for feature in FEATURES], 1)
 
 
 @dataclass(frozen=True)
 class VisualConcepts:
     """A concept for each feature, and one for its complement: `green` and `little green`.
 
+    Pictures are looked at as the network under study sees them, resized and cropped as its transform does.
+
     A feature's value is linear from the 1st to the 99th percentile of the train pictures, and clipped to [0, 1]. The
     complement is 1 less that, so that formulas can do without minus signs.
 
     Attributes:
-        resize: Pictures are scaled so that their short side has this many pixels,
-        crop: and their centre of this side is looked at, as most networks do.
+        transform: How pictures are resized and cropped: a name such as imagenet, or the fields of a `Preprocess`. None
+            takes the network's, and imagenet's where there is no network or its transform is a function of its own.
         complements: Whether complements are concepts too.
     """
 
-    resize: int = 256
-    crop: int = 224
+    transform: str | Mapping[str, Any] | Preprocess | None = None
     complements: bool = True
     name: ClassVar[str] = "visual"
     domain: ClassVar[str] = ""
     encoders: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if self.transform is not None:
+            object.__setattr__(self, "transform", transform_of(self.transform))
+
+    def seen_by(self, target: Target) -> "VisualConcepts":
+        """The same features of what a network sees, unless a transform was chosen."""
+        seen = target.transform
+        return replace(self, transform=seen) if self.transform is None and isinstance(seen, Preprocess) else self
 
     def concepts(self, probe: Probe, trainer: TrainerFactory) -> Concepts:
         """Scores of all images (N, C); C is 228, or 114 without complements."""
@@ -78,7 +93,7 @@ class VisualConcepts:
         return Judgement(known, lambda rows: scores[rows])
 
     def _scores(self, probe: Probe, trainer: TrainerFactory) -> Tensor:
-        seen = Preprocess(resize=self.resize, crop=self.crop)
+        seen = replace(transform_of(self.transform or "imagenet"), mean=None, std=None)
         bank = Target("visual features", Bank(), seen, {"": "none"}, digest=f"visual features {VERSION}")
         values = record(bank, probe, trainer)[""].values[:].float().nan_to_num()
         low, high = values[probe.split("train")].quantile(torch.tensor([LEAST, MOST]), dim=0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuronx.concepts.formula import quoted
 from neuronx.concepts.judged import recalled, with_support
+from neuronx.concepts.seen import as_seen_by
 from neuronx.errors import UserError, unknown
 from neuronx.methods.linear import elastic_net
 from neuronx.methods.linear.moments import ConceptMoments, Rows
@@ -274,7 +275,7 @@ class LinearExplanations:
                     f"Linear explanations need {FEWEST} images in {name}; `{probe.name}` has "
                     f"{len(probe.splits[name])} there."
                 )
-        found = self.concepts.concepts(probe, trainer)
+        found = as_seen_by(target, self.concepts).concepts(probe, trainer)
         kept = active_concepts(found, torch.cat([train, val]), self.min_top, self.min_std)
         if self.min_support:
             kept = kept[found.scores[train][:, kept].double().sum(0) >= self.min_support]

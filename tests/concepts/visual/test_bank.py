@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from neuronx.concepts.seen import as_seen_by
 from neuronx.concepts.visual.bank import FEATURES, Bank, VisualConcepts
 from neuronx.concepts.visual.examples import dots, example, grating, noise, patch, plain
 from neuronx.concepts.visual.planes import COLOURS, DIRECTIONS, Planes
 from neuronx.data.in_memory import probe_of
+from neuronx.targets.preprocess import Preprocess
+from neuronx.targets.target import Target
 
 VALUE = {feature.name: feature.value for feature in FEATURES}
 
@@ -92,3 +95,57 @@ def test_complements_add_to_one_and_judge_as_they_explain(trainer):
     judged = visual.judge(["Little Green", "zebra"], probe, trainer)
     assert judged.known.tolist() == [True, False]
     assert torch.equal(judged.scores(torch.arange(40))[:, 0], little)
+
+
+def framed_red(n=12):
+    """Grey pictures (n, 3, 64, 64) whose left quarter is red where n is even."""
+    pictures = torch.full((n, 3, 64, 64), 128, dtype=torch.uint8)
+    pictures[::2, :, :, :16] = torch.tensor([220, 20, 20], dtype=torch.uint8)[:, None, None]
+    return pictures
+
+
+def network(transform):
+    return Target("net", torch.nn.Conv2d(3, 2, 3), transform, {"": "avg"})
+
+
+def test_what_the_network_sees_is_looked_at(trainer):
+    probe = probe_of(framed_red())
+    red = VisualConcepts().vocabulary(probe).index("red")
+    whole = as_seen_by(network(Preprocess(mean=(0.5,), std=(0.2,))), VisualConcepts())
+    middle = as_seen_by(network(Preprocess(crop=32)), VisualConcepts())
+    assert whole.concepts(probe, trainer).scores[:, red].tolist() == [1.0, 0.0] * 6
+    assert not middle.concepts(probe, trainer).scores[:, red].any()
+    chosen = VisualConcepts(transform={"crop": 32})
+    assert as_seen_by(network(Preprocess()), chosen) is chosen
+    assert as_seen_by(network(lambda picture: picture), VisualConcepts()) == VisualConcepts()
+    assert as_seen_by(network(Preprocess()), "any other") == "any other"
+
+
+def test_networks_of_one_crop_share_what_was_computed(trainer, monkeypatch):
+    probe = probe_of(framed_red())
+    one, other = (
+        as_seen_by(network(Preprocess(crop=48, mean=(mean,), std=(0.2,))), VisualConcepts()) for mean in (0.2, 0.5)
+    )
+    first = one.concepts(probe, trainer).scores
+    monkeypatch.setattr(Bank, "forward", lambda *_: pytest.fail("computed anew"))
+    assert torch.equal(other.concepts(probe, trainer).scores, first)
+
+
+def test_grey_pictures_of_one_channel_are_as_their_grey_copies():
+    grey = torch.rand(2, 1, 64, 64)
+    found = Bank()(grey)
+    assert found.isfinite().all() and torch.equal(found, Bank()(grey.expand(-1, 3, -1, -1)))
+
+
+def test_exact_repeats_and_whatever_precision():
+    pictures = torch.rand(5, 3, 48, 48)
+    first = Bank()(pictures)
+    assert torch.equal(Bank()(pictures), first)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(Bank()(pictures), first)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_finds_the_same():
+    pictures = torch.rand(5, 3, 224, 224)
+    assert torch.allclose(Bank()(pictures.cuda()).cpu(), Bank()(pictures), atol=1e-3)
