@@ -46,6 +46,7 @@ class Bar:
         self.name, self.total, self.of_bytes, self.done = name, total, of_bytes, 0.0
         self.begun = self.said = time.monotonic()
         self._shown: Progress | None = None
+        self._watched = sys.stderr.isatty()
 
     def advance(self, steps: float = 1) -> None:
         """Says that so many more steps are done."""
@@ -55,7 +56,7 @@ class Bar:
             self._shown.update(self._shown.task_ids[0], description=self.name, completed=self.done, total=self.total)
         elif now - self.begun < DELAY or not is_first():
             return
-        elif sys.stderr.isatty():
+        elif self._watched:
             count = DownloadColumn() if self.of_bytes else MofNCompleteColumn()
             columns = TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn(compact=True)
             self._shown = Progress(*columns, console=Console(stderr=True), transient=True)

@@ -375,6 +375,18 @@ def seed(value: int) -> None:
     torch.manual_seed(value)
 
 
+def check_parts(cfg: DictConfig) -> None:
+    """Raises UserError where a plain value stands in place of a part, as with `sim.correlation=3`."""
+    for group in LISTS:
+        for name, part in (cfg.get(group) or {}).items():
+            if not isinstance(part, DictConfig):
+                said = "null" if part is None else part
+                raise UserError(
+                    f"`{group}.{name}={said}` replaces the whole part; set one of its options, as in "
+                    f"`{group}.{name}.OPTION={said}`, or leave it out."
+                )
+
+
 def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
     """Runs one command as a program: a mistake is one line and exit code 2, a termination signal ends it at once."""
     # Hydra's own handler hides where an error came from; ours prints one line for mistakes and keeps a bug's traceback.
@@ -395,6 +407,7 @@ def _command(name: str, run: Callable[[DictConfig], Any]) -> None:
                         check_own(source.path)
                 cfg = meant(cfg, HydraConfig.get().overrides.task)
                 check_names(plain(cfg, resolve=False))
+                check_parts(cfg)
                 run(cfg)
             finally:
                 leave(Path(HydraConfig.get().runtime.output_dir))

@@ -256,8 +256,6 @@ class _Settling:
 
     def _item(self, item: Any, wanted: Any) -> Any:
         kinds = _kinds(wanted)
-        if item is None and TEXTS & kinds.keys() and type(None) not in kinds:
-            return "null"
         return self.of(item, wanted, "-") if isinstance(item, dict | list) else self._word(item, kinds, "-")
 
     def _word(self, word: Any, kinds: Mapping[Any, Any], path: str) -> Any:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def examined(root: Path, paths: Sequence[str], name: str) -> list[PictureFile]:
         # Some files at a time: handing out each alone would take a third of the time.
         parts = pool.map(lambda at: list(map(_examine, places[at : at + 32])), range(0, len(places), 32))
         found = list(progress(chain.from_iterable(parts), f"reading {name}", len(paths)))
-    place.publish({"files.json": json.dumps(list(map(astuple, found))).encode()})
+    place.publish({"files.json": json.dumps([list(vars(one).values()) for one in found]).encode()})
     return found
 
 

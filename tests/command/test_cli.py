@@ -60,6 +60,15 @@ def test_a_choice_cannot_stand_twice_in_a_list(argument):
         cli.rewrite(argument)
 
 
+@pytest.mark.parametrize("part", ["target.shapes_resnet", "explain.le_clip", "sim.correlation", "logger.csv"])
+@pytest.mark.parametrize("value", [3, None, "text"])
+def test_a_value_in_place_of_a_part_is_refused(part, value):
+    group, name = part.split(".")
+    cfg = OmegaConf.create({group: {name: value}})
+    with pytest.raises(UserError, match=rf"`{part}=\w+` replaces the whole part; set one of its options"):
+        cli.check_parts(cfg)
+
+
 def test_a_single_group_cannot_be_null():
     with pytest.raises(UserError, match="leave `judge=` out"):
         cli.rewrite("judge=null")

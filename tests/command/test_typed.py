@@ -79,7 +79,9 @@ def test_a_text_is_what_was_typed(word):
 @pytest.mark.parametrize("word", [*WORDS, "données", "数据 (1)", "a=b", "mlp[1]", "it's"])
 def test_texts_in_a_list(word):
     cfg = read(f"data.names=[{word}, x]", f"layers=[{word},{word}]")
-    assert cfg.data["names"] == [word, "x"] and cfg.layers == [word, word]
+    said = None if word == "null" else word  # what takes the list refuses it: in quotes it is a name
+    assert cfg.data["names"] == [said, "x"] and cfg.layers == [said, said]
+    assert read("data.names=['null']").data["names"] == ["null"]
 
 
 @pytest.mark.parametrize("word", [*WORDS[:8], "données", "blocks.3"])
@@ -109,7 +111,7 @@ def test_options_of_networks_that_only_the_general_loader_names():
 
 def test_yaml_of_the_users(composed):
     content = (
-        f"_target_: {__name__}.takes\nname: 0.10\nnames: [yes, 1e5, 0x10, null]\nroot: 2012\nrate: 1e-3\ncount: 0x10\n"
+        f"_target_: {__name__}.takes\nname: 0.10\nnames: [yes, 1e5, 0x10, \"null\"]\nroot: 2012\nrate: 1e-3\ncount: 0x10\n"
         'anything: {a: 0.10, b: "0.10", 3: no}\nby: {0.10: 3}\nflag: on\neither: 1:30\n'
     )
     cfg = composed(content)
