@@ -151,7 +151,7 @@ EXPLAIN = {
     "no such words": {"method": "clip_dissect", "words": "/nowhere/words.txt"},
     "unknown clip": {"method": "le_clip", "words": ["dog"], "clip": "rn50"},
     "clip is a number": {"method": "le_clip", "words": ["dog"], "clip": 3},
-    "no masks": {"method": "net_dissect"},
+    "no masks": {"method": "net_dissect", "pixels": "labels"},
     "no masks for formulas": {"method": "compositional"},
     "unknown describer": {"method": "pure", "describe": "le_labels"},
     "describer is a number": {"method": "pure", "describe": 3},

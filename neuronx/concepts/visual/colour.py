@@ -61,7 +61,7 @@ COLOUR_FEATURES = (
             "colours",
             f"square root of the share of {name} pixels",
             partial(lambda planes, place: planes.shares[:, place].sqrt(), place=place),
-            partial(lambda planes, place: (planes.colours == place).float(), place=place),
+            partial(lambda planes, place: planes.colours == place, place=place),
         )
         for place, name in enumerate(COLOURS)
     ),
@@ -72,7 +72,7 @@ COLOUR_FEATURES = (
         "global look",
         "square root of the share of pixels of saturation above .6 and value above .4",
         lambda planes: root_share(_vivid(planes)),
-        lambda planes: _vivid(planes).float(),
+        lambda planes: _vivid(planes),
     ),
     Feature(
         "vivid colours in the centre",
@@ -118,7 +118,7 @@ COLOUR_FEATURES = (
         "global look",
         "square root of the share of pixels lighter than .7 of saturation below .3",
         lambda planes: root_share((planes.light[0][:, 0] > 0.7) & (planes.hsv[1] < 0.3)),
-        lambda planes: ((planes.light[0][:, 0] > 0.7) & (planes.hsv[1] < 0.3)).float(),
+        lambda planes: (planes.light[0][:, 0] > 0.7) & (planes.hsv[1] < 0.3),
     ),
     Feature(
         "dark areas",
@@ -126,7 +126,7 @@ COLOUR_FEATURES = (
         "global look",
         "square root of the share of pixels darker than .25",
         lambda planes: root_share(planes.light[0][:, 0] < 0.25),
-        lambda planes: (planes.light[0][:, 0] < 0.25).float(),
+        lambda planes: planes.light[0][:, 0] < 0.25,
     ),
     Feature(
         "glaring highlights",
@@ -134,7 +134,7 @@ COLOUR_FEATURES = (
         "global look",
         "square root of the share of pixels lighter than .95",
         lambda planes: root_share(planes.light[0][:, 0] > 0.95),
-        lambda planes: (planes.light[0][:, 0] > 0.95).float(),
+        lambda planes: planes.light[0][:, 0] > 0.95,
     ),
     Feature(
         "brighter at the top than at the bottom",

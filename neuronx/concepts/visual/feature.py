@@ -18,7 +18,8 @@ class Feature:
         group: The kind of features that it belongs to.
         definition: How it is computed, in words; pictures are RGB in [0, 1] of 224 pixels.
         value: From the planes of B pictures to (B,) float32, on a scale of its own.
-        place: From the planes to (B, s, s) float32, how much of it is where; None where it has no place.
+        place: From the planes to (B, s, s), how much of it is where (float32), or whether it is there (bool); None
+            where it has no place.
     """
 
     name: str

@@ -140,7 +140,7 @@ SURFACE_FEATURES = (
         "smoothness",
         "square root of the share of pixels around which lightness deviates by less than .02",
         lambda planes: root_share(_smooth(planes)),
-        lambda planes: _smooth(planes).float(),
+        _smooth,
     ),
     Feature(
         "a smooth border",
@@ -170,7 +170,7 @@ SURFACE_FEATURES = (
             "smoothness",
             f"square root of the share of smooth pixels that are {meaning}",
             partial(lambda planes, mask: root_share(_smooth(planes) & mask(planes)), mask=mask),
-            partial(lambda planes, mask: (_smooth(planes) & mask(planes)).float(), mask=mask),
+            partial(lambda planes, mask: _smooth(planes) & mask(planes), mask=mask),
         )
         for kind, meaning, mask in (
             ("pale", "lighter than .65 around them", lambda planes: planes.local_mean > 0.65),
@@ -185,7 +185,7 @@ SURFACE_FEATURES = (
         "texture",
         "share of pixels around which lightness deviates by more than .06",
         lambda planes: (planes.local_std > 0.06).float().mean((1, 2)),
-        lambda planes: (planes.local_std > 0.06).float(),
+        lambda planes: planes.local_std > 0.06,
     ),
     Feature(
         "dense strong edges",
@@ -193,7 +193,7 @@ SURFACE_FEATURES = (
         "texture",
         "square root of the share of pixels around which lightness deviates by more than .15",
         lambda planes: root_share(planes.local_std > 0.15),
-        lambda planes: (planes.local_std > 0.15).float(),
+        lambda planes: planes.local_std > 0.15,
     ),
     *(
         Feature(

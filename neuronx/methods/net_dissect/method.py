@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuronx.concepts.formula import quoted
 from neuronx.concepts.judged import recalled, with_support
+from neuronx.concepts.visual.masks import VisualMasks
 from neuronx.data.probe import Probe
 from neuronx.data.segmentation import Regions, Segmentation
 from neuronx.errors import Unsuitable, UserError, unknown
@@ -56,17 +57,20 @@ class Options:
         check_positions(target, self.whole_images)
 
 
-def segmentation_of(probe: Probe, categories: Sequence[str] | None = None) -> Segmentation:
-    """The pixel labels of a probe's images, of all categories or of some.
+def segmentation_of(
+    probe: Probe, categories: Sequence[str] | None = None, given: Segmentation | None = None
+) -> Segmentation:
+    """The pixel labels of a probe's images, or others that are given, of all categories or of some.
 
     Raises:
         UserError: For images without pixel labels, or a category that they do not have.
     """
-    found = probe.segmentation
+    found = given or probe.segmentation
     if found is None:
         raise Unsuitable(
             f"Nobody has labelled the pixels of `{probe.name}`, which net_dissect and compositional need: take data "
-            "that have masks (data=shapes, broden or labelled_pictures), or leave these methods out."
+            "that have masks (data=shapes, broden or labelled_pictures), explain.net_dissect.pixels=visual, or leave "
+            "these methods out."
         )
     if categories is None:
         return found
@@ -242,6 +246,7 @@ def dissect(
     rows: Tensor | None = None,
     whole_images: bool = False,
     k: int = 15,
+    given: Segmentation | None = None,
 ) -> "dict[str, tuple[Tally, Exemplars]]":
     """Tallies every layer of a target, or reads the tallies from the store.
 
@@ -257,6 +262,7 @@ def dissect(
         rows: The images; train and val by default.
         whole_images: Take a layer without positions for maps of one cell.
         k: Top images of each unit.
+        given: Pixel labels other than the probe's own.
 
     Returns:
         Layer -> the tally of the whole layer, and its exemplars.
@@ -264,7 +270,7 @@ def dissect(
     Raises:
         UserError: As `segmentation_of` and `thresholds`.
     """
-    segmentation = segmentation_of(probe, categories)
+    segmentation = segmentation_of(probe, categories, given)
     tails = thresholds(target, probe, trainer, quantile, k=k, rows=rows, whole_images=whole_images)
     rows = probe.split("train", "val") if rows is None else rows
     runner = trainer()
@@ -341,6 +347,8 @@ def _read(contents: Contents, segmentation: Segmentation) -> Tally:
 
 log = logging.getLogger(__name__)
 
+PIXELS = ("labels", "visual")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NetDissect(Options):
@@ -357,17 +365,39 @@ class NetDissect(Options):
     Attributes:
         denominator: Over which images a unit's own area is taken: annotated, hit or all (see `tally.py`).
         threshold: IoU above which a unit is a detector.
+        pixels: `labels`, which people drew or a world knows; `visual`, features that are computed (see `VisualMasks`),
+            which all images are annotated with; by default labels where there are any.
+        cells: Share of the train images' cells that show a feature of which there is more or less, such as lines.
     """
 
     denominator: str = "annotated"
     threshold: Share = 0.04
+    pixels: str | None = None
+    cells: OpenShare = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.denominator not in DENOMINATORS:
             raise unknown("denominator of Network Dissection", self.denominator, DENOMINATORS)
+        if self.pixels not in (None, *PIXELS):
+            raise unknown("kind of pixel labels (pixels=)", str(self.pixels), PIXELS)
         if not 0 <= self.threshold < 1:
             raise UserError(f"explain.net_dissect.threshold is {self.threshold}; an IoU is at least 0 and below 1.")
+
+    def check(self, probe: Probe) -> None:
+        """Raises Unsuitable for images without pixel labels, unless features were asked for in their place."""
+        if self.pixels != "visual":
+            segmentation_of(probe, self.categories)
+
+    def needs(self, target: "Target", probe: Probe) -> None:
+        """Raises Unsuitable for layers that are read where there are no positions, and for labels that are missing."""
+        segmentation_of(probe, self.categories, self.given(probe))
+        check_positions(target, self.whole_images)
+
+    def given(self, probe: Probe) -> VisualMasks | None:
+        """Where features are; None where the images' own pixel labels count."""
+        visual = self.pixels == "visual" or (self.pixels is None and probe.segmentation is None)
+        return VisualMasks(probe, 1 - self.cells) if visual else None
 
     def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Found:
         """Labels the units asked for, from the train and val images; the tables are published tallies, one a layer.
@@ -375,20 +405,22 @@ class NetDissect(Options):
         Tallies count units from 1, as published; explanations count them from 0.
 
         Raises:
-            UserError: For images without pixel labels, a layer without positions, a quantile out of range.
+            UserError: For pixel labels that the images lack, a layer without positions, a quantile out of range.
         """
+        given = self.given(probe)
+        denominator = "all" if given is not None else self.denominator
         explanations: list[Explanation] = []
         tables: dict[str, Table] = {}
         for layer, (tally, exemplars) in self.dissect(target, probe, trainer).items():
-            units, concepts = tally.best(self.denominator).detectors(self.threshold)
+            units, concepts = tally.best(denominator).detectors(self.threshold)
             log.info(
                 "%s %s: %d of %d units are detectors (IoU > %g) of %d concepts; its table counts units from 1",
                 *(target.name, layer, units, len(tally.fires), self.threshold, concepts),
             )
-            labelled = self.explain_layer(tally, exemplars)
+            labelled = self.explain_layer(tally, exemplars, denominator)
             explanations += [explanation for explanation in labelled if target.asks_for(explanation.unit)]
-            tables[f"tally_{target.name}_{layer}.csv"] = cells(dissected(tally, self.denominator))
-        if probe.truth is not None:
+            tables[f"tally_{target.name}_{layer}.csv"] = cells(dissected(tally, denominator))
+        if given is None and probe.truth is not None:
             known = Concepts(*probe.truth)
             explanations = with_support(explanations, lambda names: recalled(known, names), probe)
         return Found(explanations, tables)
@@ -406,11 +438,12 @@ class NetDissect(Options):
             categories=self.categories,
             whole_images=self.whole_images,
             k=self.n_evidence,
+            given=self.given(probe),
         )
 
-    def explain_layer(self, tally: Tally, exemplars: "Exemplars") -> list[Explanation]:
+    def explain_layer(self, tally: Tally, exemplars: "Exemplars", denominator: str | None = None) -> list[Explanation]:
         """Labels all units of one layer."""
-        best = tally.best(self.denominator)
+        best = tally.best(denominator or self.denominator)
         return [
             Explanation(
                 unit,

@@ -32,6 +32,9 @@ them. `all`: all images, as in the implementation of 2020 and in compositional e
 
 EPSILON = 1e-10
 
+SHARED_AT_ONCE = 2**23
+"""Counts of a region that shows a concept, added up at a time: 64 MiB."""
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -124,8 +127,6 @@ class Tallying:
     def add(self, counts: Tensor, regions: Regions) -> None:
         """Adds the counts (R, K) of B pictures and their regions, all on the CPU."""
         counts, sizes, (region, concept) = counts.double(), regions.sizes, regions.shows.nonzero(as_tuple=True)
-        shared = counts.index_select(0, region)
-        self.sums["both"].index_add_(0, concept, shared)
         self.sums["truth"].index_add_(0, concept, sizes[region].double())
         self.sums["fires"] += counts.sum(0)
         self.sums["cells"] += regions.maps.numel()
@@ -134,10 +135,15 @@ class Tallying:
         pictures, kinds, units = len(regions.maps), len(self.segmentation.categories), counts.shape[1]
         slot = regions.picture[region] * kinds + self.segmentation.category[concept]
         there = torch.bincount(slot[sizes[region] > 0], minlength=pictures * kinds) > 0
-        met = counts.new_zeros(pictures * kinds, units).index_add_(0, slot, shared) > 0
+        met = counts.new_zeros(pictures * kinds, units)
+        at_once = max(1, SHARED_AT_ONCE // units)
+        for some in torch.arange(len(region)).split(at_once):
+            shared = counts.index_select(0, region[some])
+            self.sums["both"].index_add_(0, concept[some], shared)
+            met.index_add_(0, slot[some], shared)
         fires = counts.new_zeros(pictures, units).index_add_(0, regions.picture, counts)
         self.sums["annotated"] += (fires[:, None] * there.view(pictures, kinds, 1)).sum(0)
-        self.sums["hit"] += (fires[:, None] * met.view(pictures, kinds, units)).sum(0)
+        self.sums["hit"] += (fires[:, None] * (met > 0).view(pictures, kinds, units)).sum(0)
 
     def result(self, together: Callable[[Tensor], Tensor] = lambda total: total) -> Tally:
         """The tally; `together` brings in the sums of the other processes."""

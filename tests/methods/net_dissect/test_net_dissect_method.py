@@ -127,16 +127,47 @@ def test_a_class_token_has_no_masks(shapes, trainer):
 
 def test_pictures_without_pixel_labels(colours, trainer):
     probe = InMemoryProbe(torch.zeros(50, 3, 8, 8, dtype=torch.uint8), name="blank")
-    for method in (NetDissect(), Compositional()):
+    for method in (NetDissect(pixels="labels"), Compositional()):
         with pytest.raises(
             UserError, match=r"labelled the pixels of `blank`.*data=shapes, broden or labelled_pictures"
         ):
             method.explain(colours.target(), probe, trainer)
+    with pytest.raises(Unsuitable, match="labelled the pixels of `blank`"):  # as one of the default methods
+        NetDissect().check(probe)
+
+
+def coloured(n=40):
+    """Grey pictures (n, 3, 64, 64) with a square of each of three colours, here and there."""
+    pictures = torch.full((n, 3, 64, 64), 128, dtype=torch.uint8)
+    chance = torch.Generator().manual_seed(0)
+    for picture in pictures:
+        for column, channel in enumerate(torch.randperm(3, generator=chance).tolist()):
+            y = int(torch.randint(0, 44, (1,), generator=chance))
+            square = picture[:, y : y + 20, 21 * column : 21 * column + 20]
+            square[:] = torch.eye(3, dtype=torch.uint8)[channel][:, None, None] * 210 + 20
+    return InMemoryProbe(pictures, name="squares")
+
+
+def test_features_stand_in_for_pixel_labels(colours, trainer):
+    probe = coloured()
+    method = NetDissect(quantile=0.12)
+    method.needs(colours.target(), probe)
+    found = method.explain(colours.target(), probe, trainer)
+    assert [str(one) for one in found.explanations] == ["red", "green", "blue", "inactive"]
+    assert all(dict(one.notes)["iou"] > 0.7 for one in found.explanations[:3])
+    lines = NetDissect(quantile=0.12, categories=["lines"]).explain(colours.target(), probe, trainer).explanations
+    assert "lines" in str(lines[0])
+
+
+def test_features_may_be_asked_for_beside_labels(colours, shapes, trainer):
+    found = NetDissect(quantile=0.5, pixels="visual").explain(colours.target(), shapes, trainer).explanations
+    assert str(found[1]) == "green" and not found[1].support
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: NetDissect(pixels="drawn"), r"no kind of pixel labels \(pixels=\) `drawn`"),
         (lambda: NetDissect(denominator="some"), r"no denominator of Network Dissection `some`"),
         (lambda: NetDissect(threshold=1.5), r"threshold is 1.5; an IoU"),
         (lambda: Compositional(length=0), r"compositional.length is 0; it must be at least 1"),
