@@ -111,7 +111,8 @@ def test_options_of_networks_that_only_the_general_loader_names():
 
 def test_yaml_of_the_users(composed):
     content = (
-        f"_target_: {__name__}.takes\nname: 0.10\nnames: [yes, 1e5, 0x10, \"null\"]\nroot: 2012\nrate: 1e-3\ncount: 0x10\n"
+        f"_target_: {__name__}.takes\nname: 0.10\n"
+        'names: [yes, 1e5, 0x10, "null"]\nroot: 2012\nrate: 1e-3\ncount: 0x10\n'
         'anything: {a: 0.10, b: "0.10", 3: no}\nby: {0.10: 3}\nflag: on\neither: 1:30\n'
     )
     cfg = composed(content)
