@@ -98,7 +98,7 @@ class VisualMasks:
 
     def _maps(self, rows: Sequence[int], seen: Preprocess, grid: tuple[int, int]) -> Tensor:
         """(B, C, gh, gw) float32: mean of each cell's pixels."""
-        pictures = self.probe.loader(seen).dataset[list(rows)][0]  # type: ignore[index]
+        pictures = self.probe.loader(seen).dataset[list(rows)][0]
         return torch.cat([_maps(some.float().expand(-1, 3, -1, -1), grid) for some in pictures.split(AT_ONCE)])
 
     def _thresholds(self, seen: Preprocess, grid: tuple[int, int]) -> Tensor:
