@@ -358,6 +358,11 @@ class Finder:
         """Those that are not in the store yet."""
         return self.tallies
 
+    @property
+    def encodes(self) -> bool:
+        """It takes latents at all positions."""
+        return False
+
     def done(self, batches: Sequence[Tensor]) -> Collection[int]:
         """The batches that no layer needs."""
         return set.intersection(*(set(tally.done(batches)) for tally in self.tallies.values()))

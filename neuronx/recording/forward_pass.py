@@ -45,6 +45,11 @@ class Collector(Protocol):
         """Names, in the canonical spelling."""
         ...
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it takes what a dictionary reads, and encodes it itself; other collectors are given latents."""
+        ...
+
     def done(self, batches: Sequence[Tensor]) -> Collection[int]:
         """Numbers of the batches (rows each) that it does not need; asked once, before the pass."""
         ...
@@ -222,7 +227,7 @@ class _Outputs:
         if len(rows) == 1:  # some networks cannot take a single image, and only the last batch is one
             inputs = tree_map(lambda x: torch.cat([x, x]), inputs)
         self.images = max(2, len(rows))
-        with self.target.record(self.layers, self._collect):
+        with self.target.record(self.layers, self._collect, encoded=False):
             output = run(self.target.module, inputs)
         self.units = self.units or dict(self.widths)
         for layer, units in self.units.items():
@@ -265,7 +270,7 @@ class _Outputs:
             )
 
     def _outputs(self, inputs: Any) -> Recorded:
-        with self.target.record(self.layers) as found:
+        with self.target.record(self.layers, encoded=False) as found:
             run(self.target.module, inputs)
         return found
 
@@ -273,10 +278,15 @@ class _Outputs:
         check_rows(self.target, layer, output, self.images)
         output = output[: len(self.current)]
         self.widths[layer] = output.shape[1 if output.ndim == 4 else -1]
+        encode, latents = self.target.find(layer).dictionary, None
         for collector in self.collectors:
             if layer in collector.layers:
                 try:
-                    collector.collect(layer, output, self.current)
+                    if encode is not None and not collector.encodes:
+                        latents = encode.to(output.device)(output) if latents is None else latents
+                        collector.collect(layer, latents, self.current)
+                    else:
+                        collector.collect(layer, output, self.current)
                 except UserError as mistake:
                     raise UserError(f"Layer `{layer}` of {self.target.name}: {mistake}.") from None
         return output.new_empty(0)
@@ -288,6 +298,10 @@ class _Visitor:
     def __init__(self, layers: list[str], visit: Visit, skip: frozenset[int]) -> None:
         self.layers, self.visit, self.skip = layers, visit, skip
         self.outputs: dict[str, Tensor] = {}
+
+    @property
+    def encodes(self) -> bool:
+        return False
 
     def done(self, batches: Sequence[Tensor]) -> Collection[int]:
         return self.skip

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronx.errors import UserError
+from neuronx.targets.encoder import Dictionary
 
 
 def avg(x: Tensor) -> Tensor:
@@ -66,6 +67,16 @@ def pooled(x: Tensor, how: str, prefix: int = 1) -> Tensor:
     """One pooling by name; (B, K) float32. Lower precisions are widened before anything is summed."""
     x = x.float()
     return patch(x, prefix) if how == "patch" else POOLINGS[how](x)
+
+
+def pooled_latents(x: Tensor, how: str, dictionary: Dictionary, prefix: int = 1) -> Tensor:
+    """The same of a dictionary's latents (B, M) of an output: only the positions that count are encoded, in slices."""
+    if how in ("first", "none") or x.ndim == 2:
+        return pooled(dictionary(POOLINGS[how](x)), "none")
+    if how == "patch":
+        patch(x[:1], prefix)  # raises where there are no patches
+        x, how = x[:, prefix:], "avg"
+    return dictionary.pooled(x, how)
 
 
 def _places(x: Tensor) -> tuple[int, ...]:

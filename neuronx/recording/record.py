@@ -26,7 +26,7 @@ from torch import Tensor
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
 from neuronx.recording.forward_pass import collect
-from neuronx.recording.maps import pooled
+from neuronx.recording.maps import pooled, pooled_latents
 from neuronx.store.cache import UNKEYED, Contents, Draft, Entry, entry, open_or_draft
 from neuronx.store.processes import on_first, start
 from neuronx.targets.dictionary import SUFFIX
@@ -132,9 +132,22 @@ class Recorder:
 
         return on_first(on_disk)
 
+    @property
+    def encodes(self) -> bool:
+        """Latents are pooled as they are encoded."""
+        return True
+
     def collect(self, layer: str, output: Tensor, rows: Tensor) -> None:
-        """Pools the output."""
-        self.found[layer] = pooled(output, self.poolings[layer], self.target.prefix_tokens or 0)
+        """Pools the output, or the latents of a dictionary of it."""
+        how, prefix, dictionary = (
+            self.poolings[layer],
+            self.target.prefix_tokens or 0,
+            self.target.find(layer).dictionary,
+        )
+        if dictionary is None:
+            self.found[layer] = pooled(output, how, prefix)
+        else:
+            self.found[layer] = pooled_latents(output, how, dictionary.to(output.device), prefix)
 
     def end_batch(self, rows: Tensor, output: Any = None) -> None:
         """Takes the pooled values of a batch, and what the network answers."""

@@ -7,6 +7,7 @@ A file that names what runs programs, such as `os.system`, is refused altogether
 """
 
 import io
+import json
 import pickle
 import zipfile
 import zlib
@@ -176,7 +177,7 @@ def read_torch_file(path: str | Path, what: str = "weights file") -> Any:
     try:
         with path.open("rb") as file:
             head = file.read(4)
-            if head[:2] == b"PK":
+            if head[:2] == b"PK" or (head[:1] == b"{" and json_header(path) is not None):
                 return _read_zip(path, what)
             if head[:1] not in (b"\x80", b"(", b"c", b"}", b"]"):
                 raise UserError(f"{path} is no {what}: it is {_kind(head)}, neither safetensors nor of torch.save.")
@@ -186,6 +187,19 @@ def read_torch_file(path: str | Path, what: str = "weights file") -> Any:
         raise
     except Exception as error:  # a pickle can go wrong in any way
         raise UserError(f"{path} cannot be read ({_why(error)}); it is damaged, or no {what}.") from error
+
+
+def json_header(path: Path) -> dict[str, Any] | None:
+    """The JSON of a first line before what torch.save wrote, as saev writes its files; None where there is none."""
+    with path.open("rb") as file:
+        if file.read(1) != b"{":
+            return None
+        file.seek(0)
+        try:
+            header = json.loads(file.readline(2**20))
+        except ValueError:
+            return None
+        return header if isinstance(header, dict) and file.read(2) == b"PK" else None
 
 
 def _why(error: Exception) -> str:

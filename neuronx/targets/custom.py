@@ -32,6 +32,7 @@ def load(
     arguments: Mapping[str, Any] | None = None,
     name: str | None = None,
     dictionary: str | Path | None = None,
+    dictionary_kind: str | None = None,
     **options: Annotated[Any, OptionsOf(Target)],
 ) -> Target:
     """Makes a target of a network of your own.
@@ -49,14 +50,18 @@ def load(
         classes: Names of the outputs: `imagenet`, a file with one name a line, or the names.
         arguments: For the callable, such as `{num_classes: 10}`.
         name: In tables; by default the last part of the import path, or the class.
-        dictionary: A file of directions or of a sparse autoencoder, whose latents are units.
+        dictionary: A file of directions or of a sparse autoencoder, or the folder of one, whose latents are units.
+        dictionary_kind: The library that wrote it: saev, saelens, prisma, dictionary_learning, overcomplete, or plain;
+            by default what the file and the JSON beside it say.
         options: `dictionary_layer`, `prefix_tokens`, `channels`, `masks` and `input_size` of `Target`.
 
     Raises:
         UserError: What cannot be imported or called, weights that do not fit, or a layer that does not exist.
     """
     module = module_of(model, weights, arguments, f"or set target.{name or 'custom'}.weights=FILE")
-    return target(name or called(model), module, transform, classes, layers, pool, dictionary, **options)
+    return target(
+        name or called(model), module, transform, classes, layers, pool, dictionary, dictionary_kind, **options
+    )
 
 
 def module_of(
@@ -90,6 +95,7 @@ def target(
     layers: Layers = "",
     pool: str = "avg",
     dictionary: str | Path | None = None,
+    dictionary_kind: str | None = None,
     **options: Annotated[Any, OptionsOf(Target)],
 ) -> Target:
     """A target of a module that is ready; all loaders end here, with the options of `load`."""
@@ -104,7 +110,7 @@ def target(
         transform=transform_of(transform, input_channels(module) if latents is None else None),
         layers=pooled_layers(layers, pool),
         class_names=class_names_of(classes),
-        dictionary=None if dictionary is None else dictionaries.load(dictionary),
+        dictionary=None if dictionary is None else dictionaries.load(dictionary, dictionary_kind),
         **options,
     )
 

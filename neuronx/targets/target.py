@@ -25,7 +25,8 @@ from neuronx.targets.calling import (
     to_device_of,
     unwrapped,
 )
-from neuronx.targets.dictionary import SUFFIX, Dictionary, substituted
+from neuronx.targets.dictionary import SUFFIX, substituted
+from neuronx.targets.encoder import Dictionary
 from neuronx.targets.identity import module_digest, prefix_tokens
 from neuronx.targets.latents import Latents
 from neuronx.targets.layers import (
@@ -203,7 +204,11 @@ class Target:
 
     @contextmanager
     def record(
-        self, layers: Iterable[str], through: Callable[[str, Tensor], Tensor] | None = None, strict: bool = True
+        self,
+        layers: Iterable[str],
+        through: Callable[[str, Tensor], Tensor] | None = None,
+        strict: bool = True,
+        encoded: bool = True,
     ) -> Iterator[Recorded]:
         """Fills a dict with the layers' outputs at every forward pass of `module` within the context.
 
@@ -215,6 +220,7 @@ class Target:
             through: Applied to (layer, output) at once instead of copying, such as a pooling; not to return a view. Of
                 a module that runs several times it sees every output.
             strict: False leaves out layers that never run or put out nothing that units can be read from.
+            encoded: False leaves the outputs of a dictionary's layer as the dictionary reads them.
 
         Raises:
             UserError: An unknown layer; or, from the forward pass, a layer that never ran or gave complex numbers, or
@@ -240,7 +246,7 @@ class Target:
         try:
             handles.append(self.module.register_forward_pre_hook(start, with_kwargs=True))
             for name in names:
-                place = self.find(name)
+                place = self.find(name) if encoded else self.find(name)._replace(dictionary=None)
                 hook = partial(self._listen, found, name, place, take, strict)
                 handles.append(place.module.register_forward_hook(hook))
             handles.append(self.module.register_forward_hook(finish, with_kwargs=True))

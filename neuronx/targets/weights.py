@@ -258,7 +258,7 @@ def plain_tensors_only() -> AbstractContextManager[None]:
 def _read(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(10)
-    if path.suffix != ".safetensors" and head[8:9] != b"{":
+    if path.suffix != ".safetensors" and (head[8:9] != b"{" or head[:1] == b"{"):
         return read_torch_file(path)
     from safetensors.torch import load_file
 
