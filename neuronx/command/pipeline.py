@@ -190,13 +190,15 @@ def score(
 ) -> list[Scores]:
     """What each way to score gives by each judge, for the explanations of one network by method."""
     from neuronx.scoring.compare import check_judge
+    from neuronx.scoring.panel import in_one_pass
 
     for judge in judges:
         check_judge(judge, images, (one.made_by for explanations in explained.values() for one in explanations))
     check_explanations(explained, target, images)
     scored: list[Scores] = []
     attempts = attempts or Attempts()
-    for (name, sim), judge in itertools.product(sims.items(), [as_seen_by(target, judge) for judge in judges]):
+    seen_by = [as_seen_by(target, judge) for judge in judges]
+    for (name, sim), judge in itertools.product(in_one_pass(sims).items(), seen_by):
         log.info("%s: scoring by %s, judge %s", target.name, name, judge.name)
         # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
         listed = words.of(images) if words is not None and judge.vocabulary(images) is None else ()

@@ -28,7 +28,9 @@ from rich.text import Text
 from neuronx import __version__
 from neuronx.errors import UserError, brief
 from neuronx.metrics.correlation import FEW, mean_and_sem
+from neuronx.metrics.sanity import verdict
 from neuronx.progress import where_to_look
+from neuronx.report.panel import panel_table, panels_of, sanity_mark
 from neuronx.report.purity import PURITY, purity_summary
 from neuronx.scoring.accuracy import Accuracy
 from neuronx.scoring.rows import CEILING, SHUFFLED, is_method
@@ -61,6 +63,7 @@ class LeaderboardRow:
         images: `<data>/<split>:<n>`.
         n_broken: How many are NaN or infinite on some image.
         n_untested: How many have an explanation whose concepts the test images do not test: none shows them, or all do.
+        sanity: Whether the metric passes the sanity checks: passes, fails missing, ...; "" if it was not checked.
     """
 
     target: str
@@ -78,6 +81,7 @@ class LeaderboardRow:
     images: str
     n_broken: int = 0
     n_untested: int = 0
+    sanity: str = ""
 
     @property
     def board(self) -> tuple[str, ...]:
@@ -145,6 +149,7 @@ def _row(group: Sequence[Score]) -> LeaderboardRow:
         images=first.images,
         n_broken=count["broken"],
         n_untested=count["untested"],
+        sanity=verdict(first.score),
     )
 
 
@@ -327,7 +332,8 @@ def _boards(evaluation: Evaluation) -> Group:
     judges: dict[str, str] = {}
     for row in evaluation.leaderboard:
         judges.setdefault(row.score, row.judge)  # where there are several, methods are compared by the first
-    for board, group in groupby(evaluation.leaderboard, key=lambda row: row.board):
+    whole, panels = panels_of(evaluation.leaderboard)
+    for board, group in groupby(whole, key=lambda row: row.board):
         rows = list(group)
         target, layer, score, judge = rows[0].target, rows[0].layer, rows[0].score, rows[0].judge
         pool = f" ({rows[0].pool})" if rows[0].pool not in ("", UNKNOWN) else ""
@@ -342,13 +348,15 @@ def _boards(evaluation: Evaluation) -> Group:
             if (activity.target, activity.layer) == (target, layer):
                 live = [row for row in evaluation.leaderboard_of_live_units if row.board == board]
                 parts += [Text(), Text(_dead_line(activity, rows, live), "dim")]
+    for panel in panels:
+        parts += [Text(), *panel_table(panel)]
     return Group(*parts)
 
 
 def _source(row: LeaderboardRow) -> str:
     if row.images == UNKNOWN:
         return f"stored scores, column `{row.judge}`; judge and images not recorded"
-    return f"{row.score} on {row.images}, judge {row.judge}"
+    return f"{row.score} on {row.images}, judge {row.judge}{sanity_mark(row.sanity)}"
 
 
 def _table(rows: Sequence[LeaderboardRow]) -> RichTable:

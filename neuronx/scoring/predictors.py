@@ -107,9 +107,17 @@ class SumOfParts:
 
     def predict(self, concepts: Tensor) -> Tensor:
         """From concept scores (C, B) float64 to predictions (K, B) float64."""
-        shares = self.parts.predict(concepts).clamp(min=0) * self.weights.to(concepts)[:, None]
-        bias = self.bias.to(concepts)[:, None].expand(-1, concepts.shape[1]).clone()
-        return bias.index_add_(0, self.unit.to(concepts.device), shares)
+        return self._sum(self.parts.predict(concepts))
+
+    def predict_all(self, concepts: Tensor) -> Tensor:
+        """As `predict`, from scores (C, N) float32 of many images."""
+        return self._sum(self.parts.predict_all(concepts))
+
+    def _sum(self, predicted: Tensor) -> Tensor:
+        """From what the parts predict (P, B) to the units (K, B)."""
+        shares = predicted.clamp(min=0) * self.weights.to(predicted)[:, None]
+        bias = self.bias.to(predicted)[:, None].expand(-1, predicted.shape[1]).clone()
+        return bias.index_add_(0, self.unit.to(predicted.device), shares)
 
 
 Predictor = WeightedConcepts | SumOfParts

@@ -41,7 +41,7 @@ def test_the_leaderboard_in_plain_text(width):
     assert max(map(len, lines)) <= width
     assert lines[1:] == [
         "shapes_resnet · layer3 (avg)",
-        "correlation on shapes/test:1000, judge shapes_judge",
+        "correlation on shapes/test:1000, judge shapes_judge; passes both sanity checks",
         "",
         "method                  mean ± sem                           units  inactive",
         "ceiling            0.7500 ± 0.0577  ████████████████       3 (few)",

@@ -33,13 +33,13 @@ def test_scores_have_the_columns_of_the_command_line_and_one_spelling(tmp_path):
 
 def test_leaderboards_and_comparisons_have_the_columns_of_the_command_line(tmp_path):
     row = LeaderboardRow(
-        "net", "layer4", "avg", "le_clip", "correlation", 0.25, NAN, 1, 2, 3, 4, "siglip", "a/test:9", 5, 6
+        "net", "layer4", "avg", "le_clip", "correlation", 0.25, NAN, 1, 2, 3, 4, "siglip", "a/test:9", 5, 6, "passes"
     )
     path = write_records(tmp_path / "leaderboard.csv", LeaderboardRow, [row])
     assert path.read_text() == (
         "target,layer,pool,method,score,mean,sem,n_units,n_inactive,n_unjudged,n_no_effect,judge,images,n_broken,"
-        "n_untested\n"
-        "net,layer4,avg,le_clip,correlation,0.25,,1,2,3,4,siglip,a/test:9,5,6\n"
+        "n_untested,sanity\n"
+        "net,layer4,avg,le_clip,correlation,0.25,,1,2,3,4,siglip,a/test:9,5,6,passes\n"
     )
     compared = [Comparison("net", "layer4", "correlation", "le_clip", "clip_dissect", 0.125, -0.5, 0.5, 64)]
     path = write_records(tmp_path / "comparisons.csv", Comparison, compared)
