@@ -16,6 +16,7 @@ from neuronx.experiments.planting import RECOVERY, plant, recover, summary
 from neuronx.methods.clip_dissect.method import ClipDissect
 from neuronx.methods.linear.method import LinearExplanations
 from neuronx.methods.pure.method import Pure, part_columns, split_target, study
+from neuronx.methods.pure.polysemantic import DEFAULT
 from neuronx.metrics.correlation import interval, mean_and_sem
 from neuronx.options import Count, Natural, Seed
 from neuronx.report.inventory import as_text, plain_table
@@ -28,8 +29,22 @@ if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
+POLYSEMANTIC, FORCED = "split by the test", "whole by the test, split by force"
 SPLIT, UNSPLIT, FREE = WAYS = ("split", "unsplit", "unsplit-free")
-UNITS = ("layer", "unit", "p", "parts", "terms", "split", "unsplit", "free", "by_parts", "as_whole")
+UNITS = (
+    "layer",
+    "unit",
+    "p",
+    "q",
+    "polysemantic",
+    "parts",
+    "terms",
+    "split",
+    "unsplit",
+    "free",
+    "by_parts",
+    "as_whole",
+)
 GAINS = (
     *("group", "units", "split", "unsplit", "free"),
     *("gain", "low", "high", "gain_free", "low_free", "high_free"),
@@ -40,7 +55,7 @@ GAINS = (
 class Splitting:
     """Parts against wholes at the same number of terms: the units of a network, or planted ones with known sources.
 
-    Every unit that can be split is, also those of one meaning, which should not gain.
+    Every unit that can be split is, also those that the test leaves whole; their gains are given apart.
 
     Attributes:
         judge: Decides which concepts a test image shows.
@@ -63,20 +78,24 @@ class Splitting:
     def run(self, given: Given) -> str:
         """Scores them; writes `split_units.csv` and `split_gains.csv`, and `planted.csv` of planted units."""
         target, pure = given.one_target(), pure_of(given)
-        probe, level = given.images(target), pure.alpha or 0.001
+        probe = given.images(target)
         groups: dict[str, Sequence[Unit]] = {}
         text = ""
         if self.planted_in is not None:
             pure = replace(pure, lower=self.lower or pure.lower or lower_layer(target, self.planted_in))
             garden = plant(target, probe, given.trainer, self.planted_in, self.double, self.single, self.seed)
-            recovered = recover(garden, replace(pure, alpha=level), probe, given.trainer)
+            recovered = recover(
+                garden, replace(pure, alpha=DEFAULT if pure.alpha is None else pure.alpha), probe, given.trainer
+            )
             given.write(write_csv, "planted.csv", RECOVERY, [recovery.row for recovery in recovered])
             text = shown("Planted units", (("planted", "mean"), list(summary(recovered).items()))) + "\n"
             target = garden.target
             groups = {"planted, two sources": garden.units(True), "planted, one source": garden.units(False)}
-        scores = split_scores(replace(pure, alpha=None), target, probe, self.judge, given.trainer, self.terms)
-        table = gains(scores, {**groups, **groups_by_test(scores, level)}, self.seed)
-        rows = [(score.unit.layer, score.unit.index, *astuple(score)[1:]) for score in scores]
+        scores = split_scores(pure, target, probe, self.judge, given.trainer, self.terms, forced=True)
+        table = gains(scores, groups_by_test(scores, groups), self.seed)
+        rows = [
+            (one.unit.layer, one.unit.index, one.p, one.q, int(one.polysemantic), *astuple(one)[4:]) for one in scores
+        ]
         given.write(write_csv, "split_units.csv", UNITS, rows)
         given.write(write_csv, "split_gains.csv", *table)
         title = f"Correlation on test images: {pure.describes}, {self.terms} terms a part, judge {self.judge.name}"
@@ -107,6 +126,8 @@ class SplitScore:
     Attributes:
         unit: The unit.
         p: Of the test that it is polysemantic.
+        q: The same, adjusted for the number of units.
+        polysemantic: Whether the test would split it.
         parts: Their number.
         terms: Of either explanation.
         split: Of the sum of its parts' predictions.
@@ -118,6 +139,8 @@ class SplitScore:
 
     unit: Unit
     p: float
+    q: float
+    polysemantic: bool
     parts: int
     terms: Count
     split: float
@@ -128,17 +151,25 @@ class SplitScore:
 
 
 def split_scores(
-    pure: Pure, target: "Target", probe: "Probe", judge: Judge, trainer: TrainerFactory, terms: Count = 3
+    pure: Pure,
+    target: "Target",
+    probe: "Probe",
+    judge: Judge,
+    trainer: TrainerFactory,
+    terms: Count = 3,
+    *,
+    forced: bool = False,
 ) -> list[SplitScore]:
     """Scores all units that PURE splits, as parts with `terms` terms each and as wholes with as many in all.
 
     Args:
-        pure: Splits and describes. With `alpha=None` it also splits units of one meaning, which gains nothing.
+        pure: Splits and describes.
         target: The network.
         probe: The images.
         judge: Decides which concepts an image shows.
         trainer: Makes trainers.
         terms: Of the explanation of each part.
+        forced: Also split units that the test leaves whole.
 
     Raises:
         UserError: A describer whose number of terms cannot be set, or that is asked for fewer than one.
@@ -149,6 +180,8 @@ def split_scores(
         return as_found(describer.explain(replace(network, units=units), probe, trainer)).explanations
 
     findings = study(target, probe, trainer, pure)
+    if forced:
+        findings = {layer: found.forced for layer, found in findings.items()}
     split = split_target(target, findings, pure)
     parts = {layer: part_columns(split, layer) for layer in split.layers}
     all_parts = {layer: [column for own in units.values() for column in own] for layer, units in parts.items()}
@@ -170,14 +203,16 @@ def split_scores(
     scores = {(score.method, score.unit): score for score in rows if score.status == "ok"}
     split_units = []
     for layer, found in findings.items():
-        p = dict(zip(found.references.units.tolist(), found.verdicts.p.tolist(), strict=True))
+        said = zip(found.verdicts.p.tolist(), found.verdicts.q.tolist(), found.polysemantic.tolist(), strict=True)
+        tested = dict(zip(found.references.units.tolist(), said, strict=True))
         for index, own in parts[layer].items():
             unit, k = Unit(layer, index), len(own)
             if all((way, unit) in scores for way in WAYS):
+                p, q, polysemantic = tested[index]
                 by_parts, as_whole, free = (scores[way, unit] for way in WAYS)
                 values = by_parts.value, as_whole.value, free.value
                 in_words = by_parts.explanation, as_whole.explanation
-                split_units.append(SplitScore(unit, p[index], k, terms * k, *values, *in_words))
+                split_units.append(SplitScore(unit, p, q, polysemantic, k, terms * k, *values, *in_words))
     return split_units
 
 
@@ -221,9 +256,16 @@ def gains(scores: Sequence[SplitScore], groups: Mapping[str, Sequence[Unit]], se
     return GAINS, rows
 
 
-def groups_by_test(scores: Sequence[SplitScore], alpha: float) -> dict[str, list[Unit]]:
-    """The units that the test calls polysemantic at a level, and the others."""
-    return {
-        "polysemantic": [score.unit for score in scores if score.p < alpha],
-        "pure": [score.unit for score in scores if score.p >= alpha],
-    }
+def groups_by_test(
+    scores: Sequence[SplitScore], kinds: Mapping[str, Sequence[Unit]] | None = None
+) -> dict[str, list[Unit]]:
+    """The units that the test splits and the others, which are split by force; of each kind together, and apart."""
+    groups: dict[str, list[Unit]] = {}
+    for kind, units in {"": [score.unit for score in scores], **(kinds or {})}.items():
+        wanted = set(units)
+        if kind:
+            groups[kind] = list(units)
+        for name, found in ((POLYSEMANTIC, True), (FORCED, False)):
+            own = [score.unit for score in scores if score.unit in wanted and score.polysemantic == found]
+            groups[f"{kind}, {name}" if kind else name] = own
+    return groups

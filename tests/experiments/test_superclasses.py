@@ -20,7 +20,7 @@ class Kindred(Meanings):
 
 @pytest.fixture
 def given(trainer, tmp_path):
-    pure = Pure({"x": LinearExplanations(LabelConcepts())}, references=12, draws=10, alpha=0.01, k=2)
+    pure = Pure({"x": LinearExplanations(LabelConcepts())}, references=40, alpha=0.01, k=2)
     return Given(trainer, tmp_path, {"small": network()}, Kindred(), {pure.name: pure})
 
 

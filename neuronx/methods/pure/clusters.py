@@ -4,7 +4,6 @@ Points take part only through their inner products, so that a unit costs m x m n
 units and all restarts go together. A unit's result does not depend on what other units there are.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +17,7 @@ from neuronx.targets.latents import uniforms
 
 CHUNK = 2**22
 """Largest number of inner products that are worked on at a time."""
-WAYS = ("silhouette", "gap")
-DRAWS = 20
-"""Clouds that `gap` draws."""
+WAYS = ("silhouette",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,24 +25,23 @@ class PartOptions:
     """How many parts a unit has, and which units are split.
 
     Attributes:
-        k: Number of parts of every split unit; or `silhouette`, the number with the widest mean silhouette; or `gap`,
-            the smallest number, which may be one, with the largest gap but for its standard error between the scatter
-            of the circuits and of Gaussian clouds (Tibshirani, Walther and Hastie, 2001; `clouds`).
-        alpha: Level of the test that a unit is polysemantic: a unit is split where one cloud would look as split with a
-            smaller chance. None splits every unit whose references make at least two parts.
-        most: Largest number of parts that `silhouette` and `gap` try.
+        k: Number of parts of every split unit; or `silhouette`, the number with the widest mean silhouette.
+        alpha: Level of the test that a unit is polysemantic: a unit is split where circuits of one mode would look as
+            split with a smaller chance. `bh:.05` lets a share of .05 of the units that are split in a layer be false
+            ones (Benjamini and Hochberg). None splits every unit whose references make at least two parts.
+        most: Largest number of parts that `silhouette` tries.
         min_size: References that a part needs; smaller ones are dissolved, their references join the nearest part.
         n_init: Restarts of k-means.
-        draws: Clouds that the test draws for each unit.
-        seed: Of centres and clouds.
+        halves: Random halves of the references that the test looks at.
+        seed: Of centres and halves.
     """
 
     k: int | str = "silhouette"
-    alpha: OpenShare | None = 0.001
+    alpha: OpenShare | str | None = 0.001
     most: TwoOrMore = 5
     min_size: Count = 5
     n_init: Count = 10
-    draws: Count = 50
+    halves: Count = 10
     seed: Seed = 0
 
 
@@ -75,7 +71,7 @@ def choose(inner: Tensor, counted: Tensor, options: PartOptions) -> Clusters:
     Args:
         inner: (K, m, m) float64, inner products of each unit's circuits, from `products`.
         counted: (K, m) bool, which of them count.
-        options: Of which `alpha` and `draws` play no part.
+        options: Of which `alpha` and `halves` play no part.
 
     Returns:
         Clusters; a unit with fewer parts than `k` has empty ones. Units with fewer circuits than clusters to try have
@@ -90,16 +86,14 @@ def choose(inner: Tensor, counted: Tensor, options: PartOptions) -> Clusters:
     for name, value in (("k", k), ("most", most), ("min_size", options.min_size)):
         if isinstance(value, int) and value < 1:
             raise UserError(f"{name}={value} of the parts of units: it must be at least 1.")
-    tried = [k] if isinstance(k, int) else list(range(1 if k == "gap" else min(2, most), most + 1))
+    tried = [k] if isinstance(k, int) else list(range(min(2, most), most + 1))
     found = {n: kmeans(inner, n, counted, n_init=n_init, seed=seed) for n in tried}
     if isinstance(k, int):
         best = torch.full((len(inner),), k)
-    elif k == "silhouette":
+    else:
         far = distances(inner)
         widths = torch.stack([silhouette(far, clusters.labels, n) for n, clusters in found.items()])
         best = torch.tensor(tried)[widths.argmax(0).cpu()]
-    else:
-        best = _by_gap(inner, counted, found, n_init, seed)
     labels = torch.full_like(counted, -1, dtype=torch.int64)
     for n, clusters in found.items():
         labels[best.to(labels.device) == n] = clusters.labels[best.to(labels.device) == n]
@@ -140,48 +134,6 @@ def silhouette(far: Tensor, labels: Tensor, k: int) -> Tensor:
     width = (others - within) / torch.maximum(others, within).clamp(min=1e-300)
     counts = (labels >= 0) & (size > 1) & others.isfinite()
     return torch.where(counts, width, 0.0).sum(1) / (labels >= 0).sum(1).clamp(min=1)
-
-
-def _by_gap(inner: Tensor, counted: Tensor, found: Mapping[int, Clusters], n_init: Count, seed: int) -> Tensor:
-    """(K,) the smallest k whose gap reaches the largest one, less its standard error."""
-    scatters = []
-    for cloud, counts in clouds(inner, counted, DRAWS, seed):
-        inertia = torch.stack([kmeans(cloud, k, counts, n_init=n_init, seed=seed).inertia for k in found])
-        scatters.append(_log(inertia).view(len(found), -1, len(inner)))
-    drawn = torch.cat(scatters, 1)
-    gaps = drawn.mean(1) - _log(torch.stack([clusters.inertia for clusters in found.values()]))
-    error = drawn.std(1, correction=0) * (1 + 1 / DRAWS) ** 0.5
-    best = gaps.argmax(0, keepdim=True)
-    good = gaps >= (gaps.gather(0, best) - error.gather(0, best))
-    return torch.tensor(list(found))[good.int().argmax(0).cpu()]
-
-
-def _log(inertia: Tensor) -> Tensor:
-    return inertia.clamp(min=1e-300).log()
-
-
-def clouds(inner: Tensor, counted: Tensor, draws: Count, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Points drawn from one Gaussian with the spectrum of each unit's points, several draws at a time.
-
-    The same normal numbers serve all units, so that a unit's clouds do not depend on what other units there are.
-
-    Yields:
-        Inner products (D * K, m, m) of the points, draw by draw, and which points count (D * K, m).
-    """
-    K, m = counted.shape
-    # Of the largest eigenvalues as many as hold all but a thousandth of the variance of every unit.
-    spectrum = torch.linalg.eigvalsh(inner).flip(1).clamp(min=0)
-    rank = int((spectrum.cumsum(1) < 0.999 * spectrum.sum(1, keepdim=True)).sum(1).max()) + 1
-    scale = (spectrum[:, :rank] / counted.sum(1, keepdim=True)).sqrt()
-    for block in torch.arange(draws).split(max(1, CHUNK // max(1, K * m * m))):
-        normal = torch.stack([_normal(m, seed * 100_003 + draw)[:, :rank] for draw in block.tolist()])
-        points = normal.to(inner.device)[:, None] * scale[:, None, :]
-        counts = counted.repeat(len(block), 1)
-        yield products(points.flatten(0, 1), counts), counts
-
-
-def _normal(m: int, seed: int) -> Tensor:
-    return torch.randn(m, m, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def products(vectors: Tensor, counted: Tensor) -> Tensor:

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from neuronx.targets.target import Target
 
 COLUMNS = (
-    *("target", "layer", "unit", "polysemanticity", "explained", "null", "low", "high", "p", "parts", "sizes"),
-    *("silhouette", "references", "status"),
+    *("target", "layer", "unit", "k", "p", "q", "repeats", "dip", "sizes", "silhouette", "references", "status"),
 )
 SHOWN = 10
 """Split units of a layer whose references are shown, the most polysemantic."""
@@ -140,7 +139,7 @@ def _samples(
     options: ReferenceOptions,
 ) -> list[PartSamples]:
     """The references of the most polysemantic units that are split, with the explanations of their parts."""
-    order = found.verdicts.excess.argsort(descending=True, stable=True)
+    order = found.verdicts.order
     which = order[found.split[order]][:SHOWN]
     labels = found.clusters.labels[which]
     names = [
@@ -153,19 +152,18 @@ def _samples(
 def ranking(target: str, layer: str, found: Findings) -> list[list[Cell]]:
     """Rows of `units.csv`, most polysemantic first.
 
-    `polysemanticity` is by how much two clusters explain more of the variance of a unit's circuits (`explained`) than
-    of one Gaussian cloud of the same shape (`null`, and `low` to `high`, 95 % of its draws).
+    `k` is the number of parts, 1 of a whole unit; `p`, `q`, `repeats` and `dip` are as `Verdicts` says.
     """
-    test, sizes = found.verdicts, found.clusters.sizes
+    test, q, sizes = found.verdicts, found.verdicts.q, found.clusters.sizes
     counted = found.references.counted.sum(1).tolist()
     rows: list[list[Cell]] = []
-    for at in test.excess.argsort(descending=True, stable=True).tolist():
+    for at in test.order.tolist():
         own = [size for size in sizes[at].tolist() if size]
         split = bool(found.split[at])
         status = "split" if split else "whole" if counted[at] else "inactive"
-        numbers = [float(x[at]) for x in (test.excess, test.share, test.null, test.low, test.high, test.p)]
+        numbers = [float(x[at]) for x in (test.p, q, test.repeats, test.dip)]
         parts = len(own) if split else 1
         shown = ";".join(map(str, own)) if split else ""
         unit = int(found.references.units[at])
-        rows.append([target, layer, unit, *numbers, parts, shown, float(found.silhouette[at]), counted[at], status])
+        rows.append([target, layer, unit, parts, *numbers, shown, float(found.silhouette[at]), counted[at], status])
     return rows

@@ -11,7 +11,7 @@ from neuronx.methods.pure.circuits import circuit_vectors
 from neuronx.methods.pure.clusters import Clusters, PartOptions, choose, distances, products, silhouette
 from neuronx.methods.pure.heat import check_heat
 from neuronx.methods.pure.patches import CROPS
-from neuronx.methods.pure.polysemantic import Verdicts, verdicts
+from neuronx.methods.pure.polysemantic import Level, Verdicts, verdicts
 from neuronx.methods.pure.relevant import RULES, find_relevant
 from neuronx.options import Count
 from neuronx.recording.exemplars import Exemplars, find_exemplars
@@ -91,14 +91,32 @@ class Findings:
         verdicts: Of the test.
         clusters: Of the references, for all units; a unit's parts, if it is split.
         silhouette: (U,) float64 of the clusters.
-        split: (U,) bool, which units are split.
+        level: At which the test calls a unit polysemantic.
+        all: Whether all units of several clusters are split, and not only those.
     """
 
     references: References
     verdicts: Verdicts
     clusters: Clusters
     silhouette: Tensor
-    split: Tensor
+    level: Level
+    all: bool = False
+
+    @property
+    def polysemantic(self) -> Tensor:
+        """(U,) bool, the units that the test finds."""
+        return self.level.found(self.verdicts)
+
+    @property
+    def split(self) -> Tensor:
+        """(U,) bool, which units are split."""
+        several = (self.clusters.sizes > 0).sum(1) > 1
+        return several if self.all else several & self.polysemantic
+
+    @property
+    def forced(self) -> "Findings":
+        """The same with all units of several clusters split."""
+        return replace(self, all=True)
 
 
 def asked_units(target: "Target", layer: str) -> Tensor:
@@ -160,13 +178,9 @@ def find_parts(references: References, options: PartOptions) -> Findings:
             f"{references.rows.shape[1]} references make no {fewest // options.min_size} parts of at least "
             f"{options.min_size} each: set more references, or a smaller min_size."
         )
-    alpha = options.alpha
-    if alpha is not None and not 0 < alpha < 1:
-        raise UserError(f"alpha={alpha} of PURE: write a number between 0 and 1, or null to split all units.")
+    level = Level.of(options.alpha)
     inner = products(references.vectors, references.counted)
-    few = 2 * options.min_size
-    tested = verdicts(inner, references.counted, draws=options.draws, seed=options.seed, fewest=few)
+    tested = verdicts(inner, references.counted, halves=options.halves, seed=options.seed)
     clusters = choose(inner, references.counted, options)
-    several = (clusters.sizes > 0).sum(1) > 1
-    split = several if alpha is None else several & (tested.p < alpha)
-    return Findings(references, tested, clusters, silhouette(distances(inner), clusters.labels, clusters.k), split)
+    found = Findings(references, tested, clusters, silhouette(distances(inner), clusters.labels, clusters.k), level)
+    return found if options.alpha is not None else found.forced

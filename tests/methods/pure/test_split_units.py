@@ -33,7 +33,7 @@ class Namer:
 
 
 def pure(**options):
-    return Pure({"namer": Namer()}, **({"references": 60, "draws": 10, "alpha": 0.01} | options))
+    return Pure({"namer": Namer()}, **({"references": 60, "alpha": 0.01} | options))
 
 
 def with_parts(target, probe, trainer, **options):
@@ -81,7 +81,7 @@ def test_pure_and_dead_units_stay_whole_and_all_are_explained(world, trainer):
     table = {row[columns.index("unit")]: dict(zip(columns, row, strict=True)) for row in rows}
     assert [table[unit]["status"] for unit in range(3)] == ["split", "whole", "inactive"]
     assert rows[0][columns.index("unit")] == 0
-    assert table[0]["p"] < 0.01 < table[1]["p"] and table[0]["explained"] > table[0]["high"]
+    assert table[0]["p"] < 0.01 < table[1]["p"] and table[0]["repeats"] > 0.9
     assert table[2]["p"] == 1 and table[2]["references"] == 0
 
 
@@ -145,7 +145,7 @@ def test_parts_have_exemplars_with_the_masks_of_their_unit(world, trainer):
 def test_other_methods_and_the_score_take_parts_as_they_are(world, trainer):
     target, probe = world
     labels = LabelConcepts(superclasses=False)
-    how = Pure({"le_label": LinearExplanations(labels)}, references=60, draws=20, alpha=0.01)
+    how = Pure({"le_label": LinearExplanations(labels)}, references=60, alpha=0.01)
     found = how.explain(target, probe, trainer)
     explained = {how.name: found.explanations}
     scores = Correlation(ceiling=False, floors=False).score(explained, found.target, probe, labels, trainer).rows
