@@ -1,0 +1,1 @@
+"""Units named by the place where they fire."""
