@@ -3,7 +3,7 @@
 import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import sha256
 
@@ -203,8 +203,8 @@ class ShapesSegmentation:
         return digest({"pictures": self.pictures, "names": self.names, "truth": truth.hexdigest()})
 
 
-class ShapesProbe(Probe):
-    """Pictures 0 to size - 1 of one seed's world.
+class ScenesProbe(Probe):
+    """Pictures of given scenes, all of them in the test split.
 
     Attributes:
         scenes: The factors of all pictures, by row.
@@ -213,6 +213,64 @@ class ShapesProbe(Probe):
 
     name = "shapes"
     domain = "shapes"
+
+    def __init__(
+        self, scenes: Scenes, *, world: str = "shapes", batch_size: Count = 250, num_workers: Natural = 0
+    ) -> None:
+        """Takes the scenes.
+
+        Args:
+            scenes: N scenes.
+            world: The version of the world, which decides the classes.
+            batch_size: Of the loader.
+            num_workers: Of the loader.
+
+        Raises:
+            UserError: When there is no such world.
+        """
+        super().__init__(batch_size=batch_size, num_workers=num_workers)
+        self.scenes, self.world = scenes, world_of(world)
+        none = torch.zeros(0, dtype=torch.int64)
+        self.splits = {"train": none, "val": none, "test": torch.arange(len(scenes))}
+        self.labels = self.world.classes(scenes)
+        self.class_names = self.world.class_names
+        self.hierarchy = self.world.hierarchy
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def load(self, rows: Sequence[int]) -> Tensor:
+        """Renders some rows: (B, 3, 64, 64) uint8."""
+        return render(self.scenes[list(rows)])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the scenes and the renderer."""
+        factors = (getattr(self.scenes, factor.name).contiguous().numpy().tobytes() for factor in fields(Scenes))
+        return digest({"renderer": RENDERER, "scenes": sha256(b"".join(factors)).hexdigest()})
+
+    @cached_property
+    def segmentation(self) -> ShapesSegmentation:  # type: ignore[override]
+        """The masks of all concepts of `truth`."""
+        return ShapesSegmentation(self.scenes, self.fingerprint)
+
+    @property
+    def truth(self) -> tuple[tuple[str, ...], Tensor]:
+        """Single words, families and classes, and (N, C) bool: which are true of which picture."""
+        return TRUTH, presence(self.scenes, TRUTH)
+
+    def masks(self, rows: Sequence[int], phrases: Sequence[str]) -> Tensor:
+        """Where B pictures show C phrases: (B, C, 64, 64) bool."""
+        scenes = self.scenes[list(rows)]
+        return concept_masks(scenes, render_masks(scenes), phrases)
+
+    def captions(self, rows: Sequence[int]) -> list[str]:
+        """One sentence for each of some rows."""
+        return captions(self.scenes[list(rows)])
+
+
+class ShapesProbe(ScenesProbe):
+    """Pictures 0 to size - 1 of one seed's world."""
 
     def __init__(
         self,
@@ -235,23 +293,12 @@ class ShapesProbe(Probe):
         Raises:
             UserError: When `size` is below 1 or `seed` below 0, or there is no such world.
         """
-        super().__init__(batch_size=batch_size, num_workers=num_workers)
         if size < 1 or seed < 0:
             raise UserError(f"data={world} has size={size} and seed={seed}; size must be at least 1, seed at least 0.")
-        self.size, self.seed, self.world = size, seed, world_of(world)
-        self.name = world
-        self.scenes = sample(seed, torch.arange(size), self.world.layouts)
+        scenes = sample(seed, torch.arange(size), world_of(world).layouts)
+        super().__init__(scenes, world=world, batch_size=batch_size, num_workers=num_workers)
+        self.size, self.seed, self.name = size, seed, world
         self.splits = seeded_splits(size, seed)
-        self.labels = self.world.classes(self.scenes)
-        self.class_names = self.world.class_names
-        self.hierarchy = self.world.hierarchy
-
-    def __len__(self) -> int:
-        return self.size
-
-    def load(self, rows: Sequence[int]) -> Tensor:
-        """Renders some rows: (B, 3, 64, 64) uint8."""
-        return render(self.scenes[list(rows)])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -266,25 +313,6 @@ class ShapesProbe(Probe):
                 "pixels": sha256(pixels).hexdigest(),
             }
         )
-
-    @cached_property
-    def segmentation(self) -> ShapesSegmentation:  # type: ignore[override]
-        """The masks of all concepts of `truth`."""
-        return ShapesSegmentation(self.scenes, self.fingerprint)
-
-    @property
-    def truth(self) -> tuple[tuple[str, ...], Tensor]:
-        """Single words, families and classes, and (N, C) bool: which are true of which picture."""
-        return TRUTH, presence(self.scenes, TRUTH)
-
-    def masks(self, rows: Sequence[int], phrases: Sequence[str]) -> Tensor:
-        """Where B pictures show C phrases: (B, C, 64, 64) bool."""
-        scenes = self.scenes[list(rows)]
-        return concept_masks(scenes, render_masks(scenes), phrases)
-
-    def captions(self, rows: Sequence[int]) -> list[str]:
-        """One sentence for each of some rows."""
-        return captions(self.scenes[list(rows)])
 
 
 def contact_sheet(rows: int = 8, columns: int = 14, gap: int = 4) -> Image.Image:

@@ -125,6 +125,8 @@ TURNS = 64
 
 PROBE, PROBE_OF_PLACES = 7, 8
 """Seeds of the pictures on which units are explained and scored, in the world of shapes and of places."""
+BANK, POOL = 9001, 9002
+"""Seeds of the scenes in which single attributes change, and of the pool that explanations are tried on."""
 
 Layouts = tuple[tuple[tuple[int, ...], float], ...]
 """Sizes of the objects, main first, and how often. The main object is always the only one of its size."""
@@ -138,7 +140,7 @@ LAYOUTS: Layouts = (
     ((_MEDIUM, _SMALL), 0.16),
     ((_MEDIUM, _SMALL, _SMALL), 0.14),
 )
-_RADII = ((11.0, 12.0), (14.5, 15.5), (18.75, 20.0))
+RADII = ((11.0, 12.0), (14.5, 15.5), (18.75, 20.0))
 """Smallest and largest radius of each size, in pixels: large enough to tell a hexagon from a circle at 64 pixels."""
 _TRIES = 64
 """Arrangements drawn for each picture; the first without overlap is taken, or else the one with the least."""
@@ -213,7 +215,7 @@ def sample(seed: int, indices: Tensor, layouts: Layouts = LAYOUTS) -> Scenes:
     def factor(first: int, n: int) -> Tensor:
         return torch.where(present, pick(few[:, first : first + OBJECTS], n), -1)
 
-    low, high = torch.tensor(_RADII, device=indices.device)[layout.clamp(min=0)].unbind(2)
+    low, high = torch.tensor(RADII, device=indices.device)[layout.clamp(min=0)].unbind(2)
     radius = low + (high - low) * few[:, 1:4]
     place, x, y = _arrange(many, radius, present)
     return Scenes(

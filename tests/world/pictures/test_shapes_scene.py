@@ -7,8 +7,10 @@ from neuronx.targets.latents import mix, pick, uniforms
 from neuronx.world.pictures.probe import TRAINED
 from neuronx.world.pictures.scene import (
     BACKGROUNDS,
+    BANK,
     CLASS_NAMES,
     COLOURS,
+    POOL,
     PROBE,
     PROBE_OF_PLACES,
     SHAPES,
@@ -120,7 +122,7 @@ def test_objects_seldom_overlap_and_stay_inside(scenes):
 
 
 def test_no_two_parts_share_pictures():
-    seeds = [PROBE, PROBE_OF_PLACES, *(seed for pair in TRAINED.values() for seed in pair)]
+    seeds = [PROBE, PROBE_OF_PLACES, BANK, POOL, *(seed for pair in TRAINED.values() for seed in pair)]
     assert len(set(seeds)) == len(seeds)
     one, other = (sample(seed, torch.arange(500)) for seed in (PROBE, TRAINED["shapes_resnet"][0]))
     assert not torch.isin(one.x[:, 0], other.x[:, 0]).float().mean() > 0.1

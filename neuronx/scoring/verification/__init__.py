@@ -1,0 +1,1 @@
+"""Verification: explanations tried on pictures that are made, or found, to test them."""
