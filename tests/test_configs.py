@@ -26,7 +26,7 @@ EVALUATE = (
     "recipe",
     "experiment",
 )
-TRAIN = ("le", "milan", "classifier", "contrastive", "generator")
+TRAIN = ("le", "milan", "classifier", "contrastive", "generator", "sae")
 
 
 def choices(*groups: str) -> list[tuple[str, str]]:

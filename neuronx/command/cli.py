@@ -29,10 +29,11 @@ from neuronx.types import Method, RunLogger, Task, TrainerFactory, as_found
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.methods.linear.method import LinearExplanations
+    from neuronx.methods.sae.task import SaeTask
     from neuronx.report.evaluation import Evaluation
     from neuronx.targets.target import Target
 
-TASKS = ("le", "milan", "classifier", "contrastive", "generator")
+TASKS = ("le", "milan", "classifier", "contrastive", "generator", "sae")
 KEYS = {
     "seed": Seed,
     "ship": bool,
@@ -190,6 +191,9 @@ def train(cfg: DictConfig) -> Path:
     if task == "le":
         name = f"le_{HydraConfig.get().runtime.choices['le']}" if HydraConfig.initialized() else "le"
         return fit_linear(name, part, targets(cfg), probe(cfg), trainer, folder)
+    if task == "sae":
+        pictures = probe(cfg) if typed("data") or part.pictures is None else part.pictures()
+        return train_autoencoders(part, targets(cfg), pictures, trainer, folder, cfg.ckpt_path, cfg.ship)
     return train_part(part, trainer, folder, cfg.ckpt_path, cfg.ship)
 
 
@@ -221,6 +225,36 @@ def fit_linear(
             for explanation in explanations[:10]:
                 print(f"{network} {explanation.unit}: {explanation}")
         print(where_to_look(folder))
+    return folder
+
+
+def train_autoencoders(
+    task: "SaeTask",
+    targets: "Mapping[str, Target]",
+    probe: "Probe",
+    trainer: TrainerFactory,
+    folder: Path,
+    ckpt_path: str | None,
+    ship: bool,
+) -> Path:
+    """Trains an autoencoder for every layer of every target, and prints their cards; returns the folder.
+
+    Raises:
+        UserError: A checkpoint to go on from, and several layers.
+    """
+    from neuronx.data.latents import images_of
+    from neuronx.store import checkpoints
+    from neuronx.store.processes import is_first
+
+    wanted = [(target, layer) for target in targets.values() for layer in target.layers]
+    if ckpt_path is not None and len(wanted) > 1:
+        raise UserError("`ckpt_path` is of one autoencoder: name one target and one layer, as layers=layer4.")
+    for target, layer in wanted:
+        place = folder if len(wanted) == 1 else folder / f"{target.name}_{layer}"
+        weights = task.run(target, layer, images_of(target, probe), trainer, place, ckpt_path)
+        if is_first():
+            print(weights.with_suffix(".md").read_text())
+            print(f"Files: {checkpoints.ship(weights).parent if ship else place}")
     return folder
 
 

@@ -53,19 +53,29 @@ def none(x: Tensor) -> Tensor:
     return x.clone()
 
 
+def positions(x: Tensor) -> Tensor:
+    """Nothing is pooled: the units at one position after the other, (B, P K)."""
+    return (x.movedim(1, -1) if x.ndim == 4 else x).flatten(1).clone()
+
+
 POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "avg": avg,
     "max": maximum,
     "first": first,
     "patch": patch,
     "none": none,
+    "positions": positions,
+    "patches": positions,
 }
-"""By name; `patch` takes the number of prefix tokens too."""
+"""By name; `patch` and `patches`, the positions after them, take the number of prefix tokens too."""
 
 
 def pooled(x: Tensor, how: str, prefix: int = 1) -> Tensor:
     """One pooling by name; (B, K) float32. Lower precisions are widened before anything is summed."""
     x = x.float()
+    if how == "patches":
+        patch(x[:1], prefix)  # raises where there are no patches
+        x = x[:, prefix:]
     return patch(x, prefix) if how == "patch" else POOLINGS[how](x)
 
 

@@ -253,7 +253,7 @@ def identity(target: Target, layer: str, probe: Probe, runner: Trainer) -> dict[
 
 
 def _key(target: Target, layer: str, how: str, probe: Probe, runner: Trainer) -> Plain:
-    prefix = target.prefix_tokens if how == "patch" else None
+    prefix = target.prefix_tokens if how in ("patch", "patches") else None
     return identity(target, layer, probe, runner) | {"pool": how, "prefix": prefix}
 
 

@@ -189,7 +189,7 @@ def _saved(path: Path) -> Saved:
             whole = content.name
         for name, value in [*_leaves(header or {}), *_leaves(content)]:
             settings.setdefault(name, value)
-    for beside in (path.with_name("cfg.json"), path.with_name("config.json")):
+    for beside in (path.with_suffix(".json"), path.with_name("cfg.json"), path.with_name("config.json")):
         if beside.is_file():
             try:
                 found = json.loads(beside.read_text(encoding="utf-8"))

@@ -56,6 +56,8 @@ classifier=shapes_vit
 contrastive=shapes_explainer
 contrastive=shapes_judge
 generator=shapes_gan
+sae=topk target=shapes_vit layers=blocks.3 pool=first
+sae=matryoshka sae.expansion=4 sae.k=32
 classifier=shapes_resnet ckpt_path=results/last.ckpt ship=true
 classifier=shapes_resnet trainer.devices=4 trainer.strategy=ddp trainer.precision=bf16-mixed
 """

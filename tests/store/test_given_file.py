@@ -10,7 +10,7 @@ from neuronx.data.folder import read_hierarchy
 from neuronx.data.probe import splits_of
 from neuronx.errors import UserError
 from neuronx.methods.milan.published import read_published
-from neuronx.methods.milan.training.fit import read_checkpoint
+from neuronx.recording.fit import read_checkpoint
 from neuronx.tables.csv import read_csv
 from neuronx.targets import custom, dictionary
 from neuronx.targets.weights import load_weights

@@ -7,7 +7,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from neuronx.errors import UserError
-from neuronx.methods.milan.training.fit import fit_module, read_checkpoint
+from neuronx.recording.fit import fit_module, read_checkpoint
 from neuronx.types import TrainerFactory
 from neuronx.world.training.scenes import SceneStream
 

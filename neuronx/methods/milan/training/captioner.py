@@ -16,8 +16,8 @@ from neuronx.errors import UserError
 from neuronx.methods.milan.captioner import Captioner
 from neuronx.methods.milan.networks import Decoder, LanguageModel
 from neuronx.methods.milan.training.descriptions import Batch, Descriptions
-from neuronx.methods.milan.training.fit import fit_module
 from neuronx.metrics.captions import normalised
+from neuronx.recording.fit import fit_module
 from neuronx.types import TrainerFactory
 
 SAMPLES = 16
