@@ -30,6 +30,7 @@ _PUBLIC = {
     "Splitting": "splitting",
     "Superclasses": "superclasses",
     "Sweep": "decoding",
+    "VisualUse": "visual_use",
 }
 __all__ = sorted(_PUBLIC)
 __getattr__ = partial(first_used, __name__, _PUBLIC)
