@@ -358,7 +358,7 @@ class Score:
         value: The score; NaN unless status is ok.
         sem: Its standard error; NaN where unknown.
         n: Number of images that it was computed on.
-        status: ok, inactive, unjudged, untested, broken or no_effect. A score that is no finite number is broken,
+        status: ok, inactive, rare, unjudged, untested, broken or no_effect. A score that is no finite number is broken,
             whoever made it.
         explanation: In words.
         judge: Name of the judge.

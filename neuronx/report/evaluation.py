@@ -64,6 +64,7 @@ class LeaderboardRow:
         n_broken: How many are NaN or infinite on some image.
         n_untested: How many have an explanation whose concepts the test images do not test: none shows them, or all do.
         sanity: Whether the metric passes the sanity checks: passes, fails missing, ...; "" if it was not checked.
+        n_rare: How many are latents that fire on too few test images.
     """
 
     target: str
@@ -82,6 +83,7 @@ class LeaderboardRow:
     n_broken: int = 0
     n_untested: int = 0
     sanity: str = ""
+    n_rare: int = 0
 
     @property
     def board(self) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ class LeaderboardRow:
     @property
     def units(self) -> str:
         """Over how many units the mean is: `12`, or `12 of 16` where others have no score; fewer than ten are few."""
-        others = self.n_inactive + self.n_unjudged + self.n_no_effect + self.n_broken + self.n_untested
+        others = self.n_inactive + self.n_unjudged + self.n_no_effect + self.n_broken + self.n_untested + self.n_rare
         text = f"{self.n_units} of {self.n_units + others}" if others else str(self.n_units)
         return f"{text} (few)" if 0 < self.n_units < FEW else text
 
@@ -150,6 +152,7 @@ def _row(group: Sequence[Score]) -> LeaderboardRow:
         n_broken=count["broken"],
         n_untested=count["untested"],
         sanity=verdict(first.score),
+        n_rare=count["rare"],
     )
 
 
@@ -367,6 +370,7 @@ def _table(rows: Sequence[LeaderboardRow]) -> RichTable:
     table.add_column("units", justify="right", no_wrap=True)
     labels = {
         "inactive": "n_inactive",
+        "rare": "n_rare",
         "broken": "n_broken",
         "unjudged": "n_unjudged",
         "untested": "n_untested",

@@ -32,6 +32,7 @@ SAID_ONCE = (
     "images",
     "n_broken",
     "n_untested",
+    "n_rare",
 )
 """Columns that are printed above a table where all rows agree."""
 

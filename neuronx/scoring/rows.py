@@ -18,6 +18,7 @@ from neuronx.errors import UserError, unknown
 from neuronx.options import Count, NotNegative, Seed, check_fields
 from neuronx.scoring.baselines import randomised, shuffled, wide_list
 from neuronx.scoring.predictors import JudgedConcepts, Predictor, SumOfParts, WeightedConcepts, fit_ridge, fit_sum
+from neuronx.targets.dictionary import SUFFIX
 from neuronx.types import Activations, Explanation, Judge, Score, TrainerFactory, Unit
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def is_method(name: str) -> bool:
     """Whether a row of the leaderboard is a real method, neither a baseline nor the upper bound."""
     return name != CEILING and not name.startswith((SHUFFLED, RANDOM))
 
+
+FEWEST = 10
+"""A latent of a dictionary that fires on fewer test images is rare: a correlation with so few says nothing."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class Row:
         method: Its method, or the baseline or upper bound that it belongs to.
         explanation: Of one unit.
         column: Of the unit in its layer's activations.
-        status: ok, inactive, unjudged, untested, or broken for a unit that is NaN or infinite on some image.
+        status: ok, inactive, rare, unjudged, untested, or broken for a unit that is NaN or infinite on some image.
     """
 
     method: str
@@ -151,7 +155,10 @@ class TableOptions:
             UserError: Explanations of an unknown unit, two for one unit, or broken formulas.
         """
         test, fit = probe.split("test"), probe.split("train", "val")
-        active = {layer: (active_units(one, fit), active_units(one, test)) for layer, one in recorded.items()}
+        active = {
+            layer: (active_units(one, fit), active_units(one, test), rare_units(one, test))
+            for layer, one in recorded.items()
+        }
         names = judge.vocabulary(probe) or tuple(words)
         told = with_names(explained, (*names, *probe.class_names))
         given = {layer: explanation_rows(told, one, *active[layer]) for layer, one in recorded.items()}
@@ -226,8 +233,18 @@ def active_units(recorded: Activations, rows: Tensor) -> Tensor:
     return low < high
 
 
+def rare_units(recorded: Activations, rows: Tensor) -> Tensor:
+    """Which units (K,), latents of a dictionary, are other than 0 on fewer than `FEWEST` of some images."""
+    if not recorded.layer.endswith(SUFFIX):
+        return torch.zeros(len(recorded.units), dtype=torch.bool)
+    fires = torch.zeros(len(recorded.units), dtype=torch.int64)
+    for part in rows.split(512):
+        fires += (recorded.values[part] != 0).sum(0)
+    return fires < FEWEST
+
+
 def explanation_rows(
-    explained: Mapping[str, Sequence[Explanation]], recorded: Activations, on_fit: Tensor, on_test: Tensor
+    explained: Mapping[str, Sequence[Explanation]], recorded: Activations, on_fit: Tensor, on_test: Tensor, rare: Tensor
 ) -> list[Row]:
     """The explanations of one layer, method by method. A part of a unit is scored against the whole unit.
 
@@ -236,6 +253,7 @@ def explanation_rows(
         recorded: The layer.
         on_fit: (K,) bool, which units change on train and val.
         on_test: (K,) bool, the same on test.
+        rare: (K,) bool, which fire on too few images of test.
 
     Raises:
         UserError: A unit that the layer does not have, or two explanations of one unit.
@@ -257,7 +275,8 @@ def explanation_rows(
                 raise UserError(f"{method} explains unit {unit} twice; only one explanation a unit can be scored.")
             before.add(unit)
             inactive = not on_test[column] or not (explanation.terms or on_fit[column])
-            status = "broken" if column in recorded.broken else "inactive" if inactive else "ok"
+            sound = "inactive" if inactive else "rare" if rare[column] else "ok"
+            status = "broken" if column in recorded.broken else sound
             rows.append(Row(method, explanation, column, status))
     return rows
 
@@ -343,8 +362,8 @@ def rows_of_sums(
     """The units that were explained in parts, as rows of the method; a unit is predicted by the sum of its parts.
 
     A part cannot be less than nothing, so its prediction is cut at 0; its weight is fitted to the unit. A unit is
-    unjudged when one of its parts is; where no part can be scored it is untested when one of them is, broken when all
-    are, else inactive. Parts that cannot be scored add nothing.
+    unjudged when one of its parts is; where no part can be scored it is untested or rare when one of them is, broken
+    when all are, else inactive. Parts that cannot be scored add nothing.
 
     Args:
         table: With the rows of parts.
@@ -368,7 +387,8 @@ def rows_of_sums(
         whole = []
         for unit in [*scored, *(unit for unit in parts if unit not in place)]:
             states = {row.status for row in parts[unit]}
-            others = "untested" if "untested" in states else "broken" if states == {"broken"} else "inactive"
+            others = "broken" if states == {"broken"} else "inactive"
+            others = next((state for state in ("untested", "rare") if state in states), others)
             status = "ok" if unit in place else "unjudged" if unit in unjudged else others
             text = " | ".join(str(row.explanation) for row in parts[unit])
             name = method.rows[0].method.removesuffix(PARTS)
@@ -423,6 +443,7 @@ def _upper_bound(
     recorded: Activations,
     on_fit: Tensor,
     on_test: Tensor,
+    rare: Tensor,
     predictor: WeightedConcepts,
     penalty: Tensor,
 ) -> MethodRows[WeightedConcepts]:
@@ -435,7 +456,8 @@ def _upper_bound(
     bound = []
     for unit, column in sorted(units.items()):
         text = f"ridge on {len(predictor.concepts)} concepts, penalty {penalty[column]:g}"
-        status = "broken" if column in recorded.broken else "ok" if active[column] else "inactive"
+        sound = "inactive" if not active[column] else "rare" if rare[column] else "ok"
+        status = "broken" if column in recorded.broken else sound
         bound.append(Row(CEILING, Explanation(unit, ((text, 1.0),)), column, status))
     columns = torch.tensor([row.column for row in bound if row.status == "ok"], dtype=torch.long)
     return MethodRows(predictor.layer, bound, predictor.units(columns))

@@ -139,6 +139,27 @@ def test_inactive_units_have_no_score_and_poison_nothing(world, trainer):
     assert values(scores, "true")[4] == 0  # an empty explanation of a live unit predicts a constant
 
 
+@pytest.mark.parametrize("name", ["layer", "layer.dictionary"])
+def test_latents_that_fire_on_few_test_images_are_rare(world, trainer, name):
+    probe, judge, layer, truth = world
+    changed, test = layer.values.clone(), probe.split("test")
+    for column, fires in ((0, 9), (1, 10), (2, 0)):
+        changed[test[fires:], column] = 0.0
+    units = tuple(Unit(name, unit.index) for unit in layer.units)
+    truth = [replace(one, unit=Unit(name, one.unit.index)) for one in truth]
+    layers = {name: replace(layer, values=changed, units=units)}
+    scores = run(Correlation(), {"true": truth}, layers, probe, judge, trainer)
+    for method in ("true", "shuffled-true", "random-true", "ceiling"):
+        status = [one.status for one in scores if one.method == method]
+        assert status[:3] == ["rare" if name != "layer" else "ok", "ok", "inactive"] and set(status[3:]) == {"ok"}
+    row = next(row for row in leaderboard(scores) if row.method == "true")
+    assert (row.n_rare, row.n_inactive, row.units) == (
+        (1, 1, f"{row.n_units} of {row.n_units + 2}")
+        if name != "layer"
+        else (0, 1, f"{row.n_units} of {row.n_units + 1}")
+    )
+
+
 def test_broken_units_are_as_if_they_were_not_there(world, trainer):
     probe, judge, layer, truth = world
     changed = layer.values.clone()

@@ -38,8 +38,8 @@ def test_leaderboards_and_comparisons_have_the_columns_of_the_command_line(tmp_p
     path = write_records(tmp_path / "leaderboard.csv", LeaderboardRow, [row])
     assert path.read_text() == (
         "target,layer,pool,method,score,mean,sem,n_units,n_inactive,n_unjudged,n_no_effect,judge,images,n_broken,"
-        "n_untested,sanity\n"
-        "net,layer4,avg,le_clip,correlation,0.25,,1,2,3,4,siglip,a/test:9,5,6,passes\n"
+        "n_untested,sanity,n_rare\n"
+        "net,layer4,avg,le_clip,correlation,0.25,,1,2,3,4,siglip,a/test:9,5,6,passes,0\n"
     )
     compared = [Comparison("net", "layer4", "correlation", "le_clip", "clip_dissect", 0.125, -0.5, 0.5, 64)]
     path = write_records(tmp_path / "comparisons.csv", Comparison, compared)
