@@ -354,7 +354,8 @@ class Score:
         pool: Pooling of the layer.
         unit: The unit scored; it knows its layer.
         method: Whose explanation, such as le_label, or a floor or ceiling: shuffled-le_label, random-le_label, ceiling.
-        score: correlation, ablation_optim, ablation_norm, purity, purity_held_out, pairs or stored.
+        score: correlation, ablation_optim, ablation_norm, purity, purity_held_out, pairs, loop_top, loop_low,
+            drawn_auc, drawn_mad or stored.
         value: The score; NaN unless status is ok.
         sem: Its standard error; NaN where unknown.
         n: Number of images that it was computed on.

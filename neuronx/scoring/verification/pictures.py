@@ -1,10 +1,9 @@
-"""Pictures that test explanations, and who makes them: a world that draws any scene, or a generator of the user's."""
+"""Pictures that test explanations, and who draws them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from PIL import Image
 from torch import Tensor
 
 from neuronx.data.probe import Probe
@@ -62,21 +61,4 @@ class Drawer(Protocol):
 
     def pool(self, size: int) -> Probe:
         """Pictures that nobody has seen."""
-        ...
-
-
-class TextToImage(Protocol):
-    """A generator of images of the user's.
-
-    Attributes:
-        name: Used in tables.
-    """
-
-    @property
-    def name(self) -> str:
-        """Used in tables."""
-        ...
-
-    def __call__(self, texts: Sequence[str], seed: int) -> Tensor | Sequence[Image.Image]:
-        """One picture of each text: (B, 3, H, W) uint8 or a list of pictures."""
         ...

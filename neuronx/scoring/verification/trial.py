@@ -84,6 +84,11 @@ class Trial:
             return self.tested(method, ~known)
         return torch.zeros(len(method.predictor.columns), dtype=torch.bool)
 
+    def status(self, method: MethodRows[Predictor], by: Tensor, concepts: JudgedConcepts) -> list[str]:
+        """Of each explanation of a method on other pictures: ok, untested (see `tested`) or unjudged."""
+        pairs = zip(self.tested(method, by).tolist(), self.unknown(method, concepts).tolist(), strict=True)
+        return ["unjudged" if unknown else "ok" if tested else "untested" for tested, unknown in pairs]
+
 
 def trial_of(
     table: ScoreTable,

@@ -1,18 +1,21 @@
 """`sim=verify`: explanations tried on pictures that are made, or found, to test them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from neuronx.concepts.formula import parse
+from neuronx.errors import UserError
 from neuronx.metrics.correlation import mean_and_sem
 from neuronx.options import Count, Share
 from neuronx.recording.record import record
 from neuronx.scoring.predictors import Predictor, WeightedConcepts
-from neuronx.scoring.rows import MethodRows, TableOptions, is_method, layers_of, parts_apart
+from neuronx.scoring.rows import CEILING, MethodRows, TableOptions, is_method, layers_of, parts_apart
+from neuronx.scoring.verification.loop import extremes, loop_scores, percentiles, separation
 from neuronx.scoring.verification.matched import matched
 from neuronx.scoring.verification.pairs import PairScores, auroc, flips, own_flips
 from neuronx.scoring.verification.pictures import Changes, Drawer
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from neuronx.data.probe import Probe
     from neuronx.targets.target import Target
 
-PAIRS, VERIFICATION = "pairs.csv", "verification.csv"
+PAIRS, VERIFICATION, LOOP = "pairs.csv", "verification.csv", "loop.csv"
 FEWEST = 19
 """Other explanations that a verdict needs: of fewer, one in twenty cannot be told."""
 VERIFIED = 0.95
@@ -31,6 +34,10 @@ VERIFIED = 0.95
 PAIR_COLUMNS = (
     "target", "layer", "method", "pairs", "others", "auroc", "signs", "big_signs", "verified", "n_units", "n_untested",
     "groups", "pictures", "close", "kind", "judge",
+)  # fmt: skip
+LOOP_COLUMNS = (
+    "target", "layer", "method", "top", "low", "ranked_top", "ranked_low", "n_units", "n_untested", "pool", "retrieved",
+    "judge",
 )  # fmt: skip
 UNIT_COLUMNS = (
     "target", "layer", "unit", "part", "method", "pairs", "beaten", "verified", "signs", "big_signs", "pictures",
@@ -49,8 +56,20 @@ class Verify(TableOptions):
     drawn are untested. Where nobody can draw, test pictures are matched: each that shows the concept with the most
     similar one that does not.
 
+    `loop`: of a pool of unseen pictures the judge retrieves those for which the explanation predicts most and least.
+    `loop_top` is 1 when the unit's mean response to them is above its 95th percentile on the test pictures, `loop_low`
+    when it is below its 5th, else 0; the ceiling is what the unit's own extreme pictures of the pool reach. The top
+    says little of one broad word, the low end little of rectified units.
+
+    `drawn`: CoSy's AUC and MAD of pictures drawn of the heaviest concept against the test pictures, signed by its
+    weight. They reward narrow words.
+
     Attributes:
+        measures: pairs, loop and drawn, or some of them.
         drawer: Draws pictures of the probe's kind; without it, or for other pictures, pictures are matched.
+        pool: Pictures that no method saw; by default drawn ones, or the test pictures where nobody can draw.
+        pool_size: How many are drawn for the pool.
+        retrieved: Pictures of the pool at each end of the predictions.
         scenes: Of the bank.
         own_scenes: Pairs of each concept that the bank hardly changes, or for which pictures are matched.
         flip: A group changes a concept when the judge's probabilities in it differ by at least this much.
@@ -58,7 +77,11 @@ class Verify(TableOptions):
         ceiling: As of correlation.
     """
 
+    measures: Sequence[Literal["pairs", "loop", "drawn"]] = ("pairs", "loop", "drawn")
     drawer: Drawer | None = None
+    pool: "Probe | None" = None
+    pool_size: Count = 5000
+    retrieved: Count = 20
     scenes: Count = 60
     own_scenes: Count = 8
     flip: Share = 0.5
@@ -77,15 +100,19 @@ class Verify(TableOptions):
         """Tries explanations of several methods, of any layers of the target, as `Scorer.score` says.
 
         Returns:
-            Beside scores, the tables `pairs.csv`, one row a method and layer, and `verification.csv`, one a unit.
+            Beside scores, the tables `pairs.csv` and `loop.csv`, one row a method and layer, and `verification.csv`,
+            one a unit.
 
         Raises:
-            UserError: As `Correlation.score`.
+            UserError: As `Correlation.score`, or a pool of too few pictures or of another kind.
         """
         recorded = record(target, probe, trainer, layers=layers_of(explained, target))
         table = self.table(parts_apart(explained), recorded, probe, judge, trainer, words)
         trial = trial_of(table, target, probe, recorded, judge, trainer, self.batch_size)
-        return self._pairs(trial)
+        done = {"pairs": self._pairs, "loop": self._loop, "drawn": self._drawn}
+        found = [done[measure](trial) for measure in self.measures]
+        tables = {name: table for one in found for name, table in one.tables.items()}
+        return Scores([row for one in found for row in one.rows], tables)
 
     def _pairs(self, trial: Trial) -> Scores:
         """The scores `pairs`, and both tables."""
@@ -103,15 +130,13 @@ class Verify(TableOptions):
         tables: dict[str, list[Sequence[Cell]]] = {PAIRS: [], VERIFICATION: []}
         for place, method in enumerate(trial.methods):
             pairs = tried.pairs(place)
-            status = ["ok" if sound else "untested" for sound in trial.tested(method, for_all)]
+            status = trial.status(method, for_all, tried.concepts)
             pictures = [len(bank.group)] * len(status)
             for k in (trial.tested(method, tests_own) & ~trial.tested(method, for_all)).nonzero().flatten().tolist():
                 assert own is not None
                 n, found = own.pairs_of(place, k, tests_own)
                 pairs.take(k, found)
-                status[k], pictures[k] = "ok", n
-            for k in trial.unknown(method, tried.concepts).nonzero().flatten().tolist():
-                status[k] = "unjudged"
+                status[k], pictures[k] = "unjudged" if status[k] == "unjudged" else "ok", n
             for k in (pairs.own.isnan()).nonzero().flatten().tolist():
                 status[k] = "inactive" if status[k] == "ok" else status[k]
             pairs.own[torch.tensor([said != "ok" for said in status], dtype=torch.bool)] = torch.nan
@@ -125,6 +150,106 @@ class Verify(TableOptions):
         return Scores(
             scores, {PAIRS: (PAIR_COLUMNS, tables[PAIRS]), VERIFICATION: (UNIT_COLUMNS, tables[VERIFICATION])}
         )
+
+    def _loop(self, trial: Trial) -> Scores:
+        """The scores `loop_top` and `loop_low`, and their table."""
+        pool, rows = self._pool(trial)
+        concepts = trial.concepts(pool)
+        shown = concepts.all_scores(rows, self.batch_size)
+        tests = shown.amax(1) - shown.amin(1) >= self.flip
+        predicted, natural = trial.predict(concepts, rows), trial.probe.split("test")
+        responses = {layer: values[rows].T.double() for layer, values in trial.responses(pool).items()}
+        images = f"{pool.name}/pool:{len(rows)}"
+        scores: list[Score] = []
+        table: list[Sequence[Cell]] = []
+        for method, prediction in zip(trial.methods, predicted, strict=True):
+            columns, recorded = method.predictor.columns, trial.recorded[method.layer]
+            real, seen = responses[method.layer][columns], recorded.values[natural][:, columns].T
+            found = loop_scores(prediction, real, seen, self.retrieved, self.seed)
+            status = trial.status(method, tests, concepts)
+            where = trial.target.name, recorded.pool, trial.judge.name, images
+            for name, passes in (("loop_top", found.top), ("loop_low", found.low)):
+                scores += method.scores(_results(passes.double(), status), name, where[0], *where[1:])
+            sound = torch.tensor([said == "ok" for said in status], dtype=torch.bool)
+            if is_method(method.rows[0].method):
+                parts = found.top, found.low, found.beats_top >= VERIFIED, found.beats_low >= VERIFIED
+                means = [mean_and_sem(part[sound].double().numpy())[0] for part in parts]
+                counts = int(sound.sum()), _untested(method, status), len(rows), self.retrieved
+                table.append((where[0], method.layer, method.rows[0].method, *means, *counts, trial.judge.name))
+        scores += self._own_extremes(trial, responses, natural, images)
+        return Scores(scores, {LOOP: (LOOP_COLUMNS, table)})
+
+    def _pool(self, trial: Trial) -> tuple["Probe", Tensor]:
+        """Pictures that no method saw, and which of them."""
+        if self.pool is not None:
+            pool, rows = self.pool, torch.arange(len(self.pool))
+        elif self.drawer is not None and self.drawer.domain == trial.probe.domain:
+            pool = self.drawer.pool(self.pool_size)
+            rows = torch.arange(len(pool))
+        else:
+            pool, rows = trial.probe, trial.probe.split("test")
+        if pool.domain != trial.probe.domain:
+            raise UserError(f"sim.verify.pool has {pool.domain} pictures, and those studied are {trial.probe.domain}.")
+        if len(rows) < 5 * self.retrieved:
+            raise UserError(
+                f"sim=verify retrieves {self.retrieved} pictures of a pool of {len(rows)}, too few to choose from: "
+                "give more (sim.verify.pool), take fewer (sim.verify.retrieved), or sim.verify.measures=[pairs]."
+            )
+        return pool, rows
+
+    def _own_extremes(self, trial: Trial, responses: Mapping[str, Tensor], natural: Tensor, images: str) -> list[Score]:
+        """The ceiling: what the pictures of the pool to which a unit itself responds most and least reach."""
+        scores: list[Score] = []
+        for layer, recorded in trial.recorded.items():
+            units = {
+                row.explanation.unit: row.column
+                for method in trial.methods
+                if method.layer == layer
+                for row in method.rows
+                if row.explanation.unit.part is None and row.status != "broken"
+            }
+            columns = torch.tensor([units[unit] for unit in sorted(units)], dtype=torch.int64)
+            real, (high, low) = responses[layer][columns], percentiles(recorded.values[natural][:, columns].T)
+            top, least = (real.gather(1, chosen).mean(1) for chosen in extremes(real, self.retrieved, self.seed))
+            for name, passes in (("loop_top", top > high), ("loop_low", least < low)):
+                n, text = int(images.rsplit(":", 1)[1]), f"its own {self.retrieved} extreme pictures"
+                for unit, value in zip(sorted(units), passes.double().tolist(), strict=True):
+                    where = trial.target.name, recorded.pool, unit, CEILING, name, value, math.nan, n, "ok", text
+                    scores.append(Score(*where, judge=trial.judge.name, images=images))
+        return scores
+
+    def _drawn(self, trial: Trial) -> Scores:
+        """The scores `drawn_auc` and `drawn_mad`; none where nobody can draw."""
+        if self.drawer is None or self.drawer.domain != trial.probe.domain:
+            return Scores([])
+        # A unit that is explained by a sum of parts has no concept of its own.
+        methods = [method for method in trial.methods if isinstance(method.predictor, WeightedConcepts)]
+        rows = [row for method in methods for row in method.rows]
+        concepts = sorted({heaviest(row.explanation) for row in rows if row.explanation.terms})
+        images, about = self.drawer.shows([affirmed(concept) for concept in concepts], self.own_scenes)
+        responses, natural = trial.responses(images) if len(about) else {}, trial.probe.split("test")
+        scores: list[Score] = []
+        for method in methods:
+            recorded = trial.recorded[method.layer]
+            results: list[list[tuple[float, float, str]]] = [[], []]
+            for row in method.rows:
+                if row.status != "ok":
+                    continue
+                concept = heaviest(row.explanation) if row.explanation.terms else ""
+                own = about == concepts.index(concept) if concept else about < 0
+                if not own.any():
+                    results = [[*found, (math.nan, math.nan, "untested")] for found in results]
+                    continue
+                weight = dict(row.explanation.terms)[concept]
+                drawn = responses[method.layer][own, row.column][None]
+                pair = separation(drawn, recorded.values[natural][:, row.column][None])
+                for found, value in zip(results, _signed(*pair, weight), strict=True):
+                    found.append((value, math.nan, "inactive" if math.isnan(value) else "ok"))
+            name = f"{images.name}/drawn:{self.own_scenes}"
+            where = trial.target.name, recorded.pool, trial.judge.name, name
+            for score, found in zip(("drawn_auc", "drawn_mad"), results, strict=True):
+                scores += method.scores(found, score, *where)
+        return Scores(scores)
 
     def _bank(self, trial: Trial) -> Changes:
         """Drawn changes for all, or matched pictures of every concept."""
@@ -142,9 +267,35 @@ class Verify(TableOptions):
             if isinstance(method.predictor, WeightedConcepts) and is_method(method.rows[0].method):
                 wanted[method.predictor.concepts[~trial.tested(method, tests)].flatten()] = True
         places = wanted.nonzero().flatten()
-        names = [" ".join(parse(trial.formulas.texts[place]).affirmed()) for place in places.tolist()]
+        names = [affirmed(trial.formulas.texts[place]) for place in places.tolist()]
         made = self.drawer.contrasts(names, self.own_scenes)
         return Tried(trial, replace(made, about=places[made.about])) if len(made.rows) else None
+
+
+def affirmed(concept: str) -> str:
+    """What a concept says that there is, such as `red star` of `red AND star AND NOT large`."""
+    return " ".join(parse(concept).affirmed())
+
+
+def heaviest(explanation: Explanation) -> str:
+    """The concept of the largest weight, whatever its sign, of an explanation that has any."""
+    return max(explanation.terms, key=lambda term: abs(term[1]))[0]
+
+
+def _signed(area: Tensor, mad: Tensor, weight: float) -> tuple[float, float]:
+    """AUC and MAD of a concept with a weight: of a negative one, how far the unit is below."""
+    return (float(area), float(mad)) if weight > 0 else (1 - float(area), -float(mad))
+
+
+def _untested(method: MethodRows[Predictor], status: Sequence[str]) -> int:
+    """How many explanations neither the test pictures nor those made to test them say anything of."""
+    return sum(row.status == "untested" for row in method.rows) + list(status).count("untested")
+
+
+def _results(values: Tensor, status: Sequence[str]) -> list[tuple[float, float, str]]:
+    """Value, no standard error, and status of each explanation."""
+    pairs = zip(values.tolist(), status, strict=True)
+    return [(value if said == "ok" else math.nan, math.nan, said) for value, said in pairs]
 
 
 def _sound(pairs: PairScores) -> Tensor:
@@ -187,6 +338,6 @@ def _method_row(
         for part in (pairs.own, others.flatten(), pairs.signs[sound], pairs.big[sound], torch.tensor(verdicts))
     ]
     own, other, signs, big, verified = means
-    counts = int(sound.sum()), status.count("untested"), len(bank.group.unique()), len(bank.group), bank.close
+    counts = int(sound.sum()), _untested(method, status), len(bank.group.unique()), len(bank.group), bank.close
     where = trial.target.name, method.layer, method.rows[0].method
     return (*where, own, other, auroc(pairs.own, others), signs, big, verified, *counts, bank.kind, trial.judge.name)

@@ -60,6 +60,16 @@ class Draws:
         about = torch.tensor(drawn).repeat_interleave(2 * scenes).long()
         return Changes(probe_of(pictures(found)) if drawn else None, torch.arange(len(group)), group, group, about)
 
+    def shows(self, concepts, number):
+        drawn = [place for place, name in enumerate(concepts) if name in NAMES]
+        found = torch.zeros(len(drawn), number, 6)
+        for at, place in enumerate(drawn):
+            found[at, :, NAMES.index(concepts[place])] = 1
+        return probe_of(pictures(found)), torch.tensor(drawn).repeat_interleave(number)
+
+    def pool(self, size):
+        return probe_of(pictures(torch.rand(size, 6, generator=torch.Generator().manual_seed(2)).round()))
+
 
 @pytest.fixture
 def drawer():

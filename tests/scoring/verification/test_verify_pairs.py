@@ -63,7 +63,7 @@ def test_right_words_reach_one_wrong_ones_zero_even_where_they_go_together(world
         "right": [said(0, ("a", 2.0)), said(1, ("b", 1.0)), said(2, ("c", -1.0), bias=3)],
         "wrong": [said(0, ("b", 1.0)), said(1, ("a", 1.0)), said(2, ("d", 1.0))],
     }
-    found = Verify(drawer=drawer, floors=False).score(explained, target, probe, judge, trainer)
+    found = Verify(drawer=drawer, measures=["pairs"], floors=False).score(explained, target, probe, judge, trainer)
     right, wrong = by_method(found, "right"), by_method(found, "wrong")
     assert [right[k].value for k in (0, 1)] == pytest.approx([1, 1]) and right[2].value == pytest.approx(-1)
     assert [wrong[k].value for k in range(3)] == pytest.approx([0, 0, 0], abs=1e-9)
@@ -75,7 +75,7 @@ def test_what_the_bank_leaves_alone_gets_pairs_of_its_own_and_what_nobody_draws_
 ):
     target, probe = world(torch.eye(6))
     explained = {"some": [said(5, ("f", 1.0)), said(4, ("unheard of", 1.0)), said(3, ("unknown", 1.0)), said(2)]}
-    found = Verify(drawer=drawer, floors=False).score(explained, target, probe, judge, trainer)
+    found = Verify(drawer=drawer, measures=["pairs"], floors=False).score(explained, target, probe, judge, trainer)
     some = by_method(found, "some")
     assert some[5].value == pytest.approx(1)
     assert [some[k].status for k in (4, 3, 2)] == ["untested", "unjudged", "untested"]
@@ -89,7 +89,8 @@ def test_verified_is_above_95_percent_of_the_others_and_needs_nineteen(world, dr
     target, probe = world(weights)
     true = [said(k, *zip("abcde", weights[k].tolist(), strict=False)) for k in range(24)]
     lies = [said(k, *zip("abcde", weights[k - 1].tolist(), strict=False)) for k in range(24)]
-    found = Verify(drawer=drawer).score({"true": true, "lies": lies, "few": true[:19]}, target, probe, judge, trainer)
+    explained = {"true": true, "lies": lies, "few": true[:19]}
+    found = Verify(measures=["pairs"], drawer=drawer).score(explained, target, probe, judge, trainer)
     columns, rows = found.tables[VERIFICATION]
     verdict = {name: [row[columns.index("verified")] for row in rows if row[4] == name] for name in ("true", "lies")}
     assert verdict["true"] == ["yes"] * 24 and verdict["lies"].count("yes") <= 3
@@ -102,14 +103,15 @@ def test_verified_is_above_95_percent_of_the_others_and_needs_nineteen(world, dr
 
 def test_a_unit_that_never_changes_in_the_bank_is_inactive(world, drawer, judge, trainer):
     target, probe = world(torch.eye(6)[5:])  # knows `f` only
-    found = Verify(drawer=drawer, floors=False).score({"m": [said(0, ("a", 1.0))]}, target, probe, judge, trainer)
+    explained = {"m": [said(0, ("a", 1.0))]}
+    found = Verify(drawer=drawer, measures=["pairs"], floors=False).score(explained, target, probe, judge, trainer)
     assert [one.status for one in found.rows] == ["inactive"]
 
 
 def test_where_nobody_draws_pictures_are_matched(world, judge, trainer):
     target, probe = world(torch.eye(6))
     explained = {"m": [said(0, ("a", 1.0)), said(1, ("c", 1.0)), said(2, ("unheard of", 1.0))]}
-    found = Verify(floors=False).score(explained, target, probe, judge, trainer)
+    found = Verify(measures=["pairs"], floors=False).score(explained, target, probe, judge, trainer)
     m = by_method(found, "m")
     assert m[0].value == pytest.approx(1) and m[2].status == "untested" and "/matched:" in m[0].images
     assert abs(m[1].value) < 0.5
