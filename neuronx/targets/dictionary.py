@@ -24,6 +24,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from neuronx.errors import UserError, first_line
+from neuronx.store.checkpoints import FOLDER
 from neuronx.store.given_file import given_file
 from neuronx.store.torch_file import Foreign, json_header, read_torch_file
 from neuronx.targets.encoder import Dictionary as Dictionary
@@ -72,7 +73,7 @@ def load(path: str | Path, kind: str | None = None) -> Dictionary:
     """Reads a dictionary from a file, or from the folder that a library saved it in.
 
     Args:
-        path: Of the weights, or their folder.
+        path: Of the weights, or their folder; or the name of a shipped autoencoder.
         kind: A name of `LAYOUTS`, or `plain`; by default what the file and the JSON beside it say.
 
     Raises:
@@ -163,7 +164,9 @@ def _sparsity(saved: Saved, latents: int) -> tuple[int | None, Tensor | None]:
 
 
 def _weights_in(path: Path) -> Path:
-    """The file of weights: the path itself, or the one in a folder."""
+    """The file of weights: the path itself, the one in a folder, or a shipped one by its name."""
+    if not path.exists() and (FOLDER / f"{path}.safetensors").is_file():
+        return FOLDER / f"{path}.safetensors"
     if not path.is_dir():
         return given_file(path, "weights file")
     named = [path / name for name in FILES if (path / name).is_file()]

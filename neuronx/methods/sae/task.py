@@ -25,7 +25,16 @@ from neuronx.types import TrainerFactory
 
 ARCHITECTURES = {"topk": "topk", "batchtopk": "jumprelu", "matryoshka": "jumprelu", "relu": "standard"}
 """What SAELens calls the encoders when they are used."""
-FLOORS = ("random", "frozen")
+FLOORS = ("random", "frozen", "cut")
+"""Dictionaries to compare with: an encoder that learned nothing, one whose decoder stayed random, and the layer's own
+units, each cut to the density of the latents."""
+
+
+def cut(rows: Tensor, density: float) -> dict[str, Tensor]:
+    """The layer's own units, each 0 but on this share of rows (n, D): folded weights as an autoencoder has them."""
+    threshold = torch.stack([column.quantile(1 - density) for column in rows[: 2**20].T]).clamp(min=0)
+    eye, zero = torch.eye(rows.shape[1]), torch.zeros(rows.shape[1])
+    return {"W_enc": eye, "b_enc": zero, "W_dec": eye.clone(), "b_dec": zero.clone(), "threshold": threshold}
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class SaeTask:
         aux: Weight of the loss of dead latents.
         dead_after: Rows after which a latent that has not fired is dead.
         prefixes: Prefixes of the dictionary that reconstruct alone, for matryoshka.
-        floor: random, for an encoder that learns nothing; frozen, for a decoder that stays random; None for neither.
+        floor: Makes one of `FLOORS` instead.
         seed: Of the first weights and of the order of the rows.
         pictures: Makes the pictures to learn from where the user names none.
     """
@@ -97,12 +106,12 @@ class SaeTask:
             raise UserError(
                 f"sae.k={self.k} of {latents} latents ({self.expansion} x {units}): it must be at most that."
             )
-        module = self.learner(units, latents)
         known = probe.split("train")
-        module.standardise(rows, known)
         name = "_".join(filter(None, (target.name, layer or "output", self.kind, self.floor)))
         facts: dict[str, Any] = {"processor seconds": 0}
-        if self.floor != "random":
+        module = self.learner(units, latents)
+        module.standardise(rows, known)
+        if self.floor not in ("random", "cut"):
             batches = RowBatches(rows, known, self.batch_size, self.steps, self.seed)
             runner, facts = fit_module(module, batches, trainer, self.epochs, folder, ckpt_path=ckpt_path)
             facts = {
@@ -110,7 +119,8 @@ class SaeTask:
                 "rows seen": runner.global_step * self.batch_size * runner.world_size,
                 **facts,
             }
-        weights = {key: value.float() for key, value in checkpoints.rounded(module.folded()).items()}
+        made = cut(rows[known].flatten(0, 1), self.k / latents) if self.floor == "cut" else module.folded()
+        weights = {key: value.float() for key, value in checkpoints.rounded(made).items()}
         held_out = rows[probe.split("val")].flatten(0, 1)
         figures = reconstruction(self.dictionary(weights), weights, held_out)
         path = folder / f"{name}.safetensors"
@@ -137,7 +147,7 @@ class SaeTask:
 
     def dictionary(self, weights: dict[str, Tensor]) -> Dictionary:
         """The encoder of folded weights."""
-        k = self.k if self.kind == "topk" else None
+        k = self.k if self.kind == "topk" and "threshold" not in weights else None
         return Dictionary(
             weights["W_enc"].T, weights["b_enc"], weights["b_dec"], threshold=weights.get("threshold"), k=k
         )
@@ -154,16 +164,21 @@ class SaeTask:
         figures: dict[str, float],
     ) -> dict[str, Any]:
         """What the autoencoder is, how it was made, and how good it is; the first part is SAELens' configuration."""
-        floor = {None: "", "random": " that learned nothing", "frozen": " whose decoder stayed random"}[self.floor]
+        what = f"A {self.kind} autoencoder" + {
+            "random": " that learned nothing",
+            "frozen": " whose decoder stayed random",
+        }.get(self.floor or "", "")
+        kind, command = self.kind, f" sae.floor={self.floor}" if self.floor else ""
+        if self.floor == "cut":
+            what, kind, latents = "Units cut to the density of latents", "batchtopk", units
         pool = target.layers.get(layer)
         return {
-            "about": f"A {self.kind} autoencoder{floor}: {latents} latents of the {units} units of `{layer}` of "
-            f"{target.name}.",
-            "command": f"python train.py sae={self.kind} target={target.name} layers={layer} pool={pool}",
-            "architecture": ARCHITECTURES[self.kind],
+            "about": f"{what}: {latents} latents of the {units} units of `{layer}` of {target.name}.",
+            "command": f"python train.py sae={self.kind} target={target.name} layers={layer} pool={pool}{command}",
+            "architecture": ARCHITECTURES[kind],
             "d_in": units,
             "d_sae": latents,
-            **({"k": self.k} if self.kind == "topk" else {}),
+            **({"k": self.k} if kind == "topk" else {}),
             "dtype": "float32",
             "device": "cpu",
             "apply_b_dec_to_input": True,

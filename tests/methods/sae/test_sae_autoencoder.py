@@ -157,6 +157,25 @@ def test_both_files_are_read_and_give_the_same_latents(trainer, world, tmp_path,
         assert card["figures"]["l0"] <= 4 and (ours(x) > 0).sum(1).max() <= 4
 
 
+def test_units_are_cut_to_the_density_of_latents(trainer, world, tmp_path):
+    target, probe = world
+    weights = SaeTask(**PLAIN, floor="cut").run(target, "layer4", probe, trainer, tmp_path)
+    x = rows_of(target, "layer4", "positions", probe, trainer)[probe.split("train")].flatten(0, 1)
+    latents = load(weights)(x)
+    assert torch.equal(latents, load(tmp_path / weights.stem)(x)) and torch.equal(latents[latents > 0], x[latents > 0])
+    assert (latents > 0).double().mean(0).max() == pytest.approx(4 / 64, abs=2 / len(x))
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "explained"), [("shapes_vit", "blocks.3", 0.93), ("shapes_resnet", "layer4", 0.90)]
+)
+def test_the_shipped_autoencoders_reach_their_targets(network, layer, explained):
+    name = f"{network}_{layer}_topk"
+    figures = checkpoints.read_card(checkpoints.FOLDER / f"{name}.safetensors")["figures"]
+    assert figures["explained_variance"] >= explained and figures["dead_share"] <= 0.1 and figures["cpu_s"] <= 15
+    assert load(name).k == 16
+
+
 def test_a_random_encoder_learns_nothing(trainer, world, tmp_path):
     weights = SaeTask(**PLAIN, floor="random").run(*world[:1], "layer4", world[1], trainer, tmp_path)
     state, card = checkpoints.read(weights)
