@@ -21,7 +21,7 @@ from neuronx.types import Concepts, Judgement, TrainerFactory
 FEATURES = (*COLOUR_FEATURES, *LINE_FEATURES, *SURFACE_FEATURES)
 """The 114 features, in their order."""
 
-VERSION = "1"
+VERSION = "2"
 """Increase it when a feature is computed otherwise, so that what the store holds is computed anew."""
 
 AT_ONCE = 4

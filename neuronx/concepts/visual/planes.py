@@ -17,6 +17,9 @@ COLOURS = (
     "black", "white", "grey", "red", "pink", "beige", "brown", "orange", "yellow", "green", "cyan", "blue", "purple",
 )  # fmt: skip
 
+WINDOW, LAG = 48, 22
+"""Pixels of a window in which stripes and grids are looked for, and of the longest repetition."""
+
 EPSILON = 1e-4
 """Added before a logarithm: less is not seen."""
 
@@ -126,16 +129,45 @@ class Planes:
         return (mean_square - self.local_mean.square()).clamp(min=0).sqrt()
 
     @cached_property
+    def window_parts(self) -> Tensor:
+        """(B, W, 48, 48) lightness of windows of 48 pixels, every 44 pixels."""
+        missing = max(0, WINDOW - self.rgb.shape[-1])
+        light = F.pad(self.light[0], (0, missing, 0, missing), mode="replicate")
+        return light.unfold(2, WINDOW, 44).unfold(3, WINDOW, 44).flatten(1, 3)
+
+    @cached_property
+    def repeats(self) -> Tensor:
+        """How far windows repeat themselves in each direction: (B, W, 4) in [0, 1].
+
+        Half of how far the autocorrelation along a direction rises again, up to 22 pixels away, after it has fallen.
+        A wave falls to -1 and rises to 1; it is constant along its own lines.
+        """
+        parts, twice = self.window_parts, 2 * WINDOW
+        hann = torch.hann_window(WINDOW, periodic=False, device=parts.device)
+        weight = hann[:, None] * hann
+
+        def autocorrelation(values: Tensor) -> Tensor:
+            return torch.fft.irfft2(torch.fft.rfft2(values, s=(twice, twice)).abs().square(), s=(twice, twice))
+
+        centred = parts - (parts * weight).sum((2, 3), keepdim=True) / weight.sum()
+        both, of = autocorrelation(centred * weight), autocorrelation(weight)
+        found = []
+        for down, across in ((0, 1), (-1, 1), (1, 0), (1, 1)):
+            steps = torch.arange(int(LAG / math.hypot(down, across)) + 1, device=parts.device)
+            rows, columns = (down * steps) % twice, (across * steps) % twice
+            along = both[..., rows, columns] / of[rows, columns]
+            along = along / along[..., :1].clamp(min=EPSILON / 10)
+            found.append((along - along.cummin(-1).values).amax(-1) / 2)
+        return torch.stack(found, 2).clamp(0, 1)
+
+    @cached_property
     def windows(self) -> tuple[Tensor, Tensor]:
         """Stripes: (B, W, 4) of each direction and (B, W) of any, of windows of 48 pixels.
 
         The highest peak (mean of 3x3 frequencies) of power times squared frequency within 22.5 degrees of the
         direction and 3.5 to 17 cycles a window, over all of it, less where there is little of it.
         """
-        side = 48
-        missing = max(0, side - self.rgb.shape[-1])
-        light = F.pad(self.light[0], (0, missing, 0, missing), mode="replicate")
-        parts = light.unfold(2, side, 44).unfold(3, side, 44).flatten(1, 3)
+        side, parts = WINDOW, self.window_parts
         hann = torch.hann_window(side, periodic=False, device=parts.device)
         parts = (parts - parts.mean((2, 3), keepdim=True)) * hann[:, None] * hann
         frequency = torch.fft.fftfreq(side, 1 / side, device=parts.device)

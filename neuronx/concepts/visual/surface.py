@@ -64,9 +64,8 @@ def _best_windows(values: Tensor) -> Tensor:
 
 
 def _grid(planes: Planes) -> Tensor:
-    """Windows with stripes of two directions at a right angle: (B,)."""
-    horizontal, rising, vertical, falling = planes.windows[0].unbind(2)
-    return _best_windows(torch.maximum(torch.minimum(horizontal, vertical), torch.minimum(rising, falling)))
+    """Windows that repeat themselves in all four directions, which stripes do not in their own: (B,)."""
+    return _best_windows(planes.repeats.amin(2))
 
 
 def _symmetry(planes: Planes) -> Tensor:
@@ -209,14 +208,14 @@ SURFACE_FEATURES = (
         "a grid or mesh",
         "no grid or mesh",
         "stripes and grids",
-        "the same of the weaker of two directions at a right angle",
+        "rise of the autocorrelation of 48 pixels' windows within 22, weakest of four directions, best 3 windows",
         _grid,
     ),
     Feature(
         "stripes over much of the picture",
         "no stripes over the picture",
         "stripes and grids",
-        "the same of any direction, mean over all windows",
+        "share of the power of windows in the highest peak of stripes of any direction, mean over all windows",
         lambda planes: planes.windows[1].mean(1),
     ),
     Feature(

@@ -79,8 +79,12 @@ def test_places_lie_on_what_is_shown():
     assert where[62:162, 62:162].all() and where.sum() == 100 * 100
 
 
-def test_a_lattice_of_dots_is_a_grid():
-    assert of("a grid or mesh", dots(0.9, 0.2, 2, 8)) > of("a grid or mesh", noise(1)) + 0.02
+@pytest.mark.parametrize("apart", [6, 8, 12, 16])
+@pytest.mark.parametrize("light", [0.2, 0.9])
+def test_a_lattice_of_dots_is_a_grid(apart, light):
+    lattice = of("a grid or mesh", dots(light, 1.1 - light, apart / 4, apart))
+    others = [*(noise(blur) for blur in (0, 1, 2, 4)), plain(), *(grating(d, 8) for d in DIRECTIONS)]
+    assert lattice > 0.4 > 3 * max(of("a grid or mesh", other) for other in others)
 
 
 def test_complements_add_to_one_and_judge_as_they_explain(trainer):
