@@ -47,7 +47,7 @@ class Ranges:
             splits = ", ".join(f"{len(own):,} {split}" for split, own in images.splits.items())
             of[f"all {len(images):,} images of {images.name}, those that methods saw among them ({splits})"] = None
             recorded = record(target, images, given.trainer)
-            for method, explanations in _explained(given, target).items():
+            for method, explanations in explain_all(given, target).items():
                 check_judge(self.judge, images, (explanation.made_by for explanation in explanations))
                 for explanation in _some(explanations, self.units):
                     layer, unit = explanation.unit.layer, explanation.unit.index
@@ -89,7 +89,7 @@ class Head:
         unread: Unsuitable | None = None
         embed = None if self.clip is None else self.clip.embed_texts
         for name, target in given.targets.items():
-            explained = _explained(given, target)
+            explained = explain_all(given, target)
             for layer in target.layers:
                 try:
                     study = study_head(target, layer, explained, given.images(target), given.trainer, embed)
@@ -112,7 +112,7 @@ class Head:
         return as_text(table)
 
 
-def _explained(given: Given, target: "Target") -> Mapping[str, Sequence[Explanation]]:
+def explain_all(given: Given, target: "Target") -> Mapping[str, Sequence[Explanation]]:
     """What each method says of the units of a network that are asked for."""
     explained = {}
     for name, method in given.methods.items():
