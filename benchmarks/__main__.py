@@ -28,6 +28,7 @@ BENCHMARKS = (
     "purity",
     "places",
     "visual",
+    "verification",
 )
 COLUMNS = ("ours_cpu_s", "reference_cpu_s", "ratio", "peak_mb")
 
