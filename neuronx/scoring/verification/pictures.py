@@ -1,12 +1,15 @@
-"""Pictures that test explanations, and who draws them."""
+"""Pictures that test explanations, and who makes them: a world that draws any scene, or a generator of the user's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from PIL import Image
 from torch import Tensor
 
+from neuronx.data.in_memory import probe_of
 from neuronx.data.probe import Probe
+from neuronx.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,36 @@ class Drawer(Protocol):
     def pool(self, size: int) -> Probe:
         """Pictures that nobody has seen."""
         ...
+
+
+class TextToImage(Protocol):
+    """A generator of pictures of the user's.
+
+    Attributes:
+        name: Used in tables.
+    """
+
+    @property
+    def name(self) -> str:
+        """Used in tables."""
+        ...
+
+    def __call__(self, texts: Sequence[str]) -> Tensor | Sequence[Image.Image]:
+        """One picture of each text, another each time that a text is repeated: (B, 3, H, W) uint8, or PIL pictures."""
+        ...
+
+
+def generated(generator: TextToImage, texts: Sequence[str], number: int, domain: str) -> Probe:
+    """A number of pictures of each text, text by text, as a probe of a domain.
+
+    Raises:
+        UserError: A generator that fails, or gives another number of pictures than texts.
+    """
+    asked = [text for text in texts for _ in range(number)]
+    try:
+        pictures = generator(asked)
+    except Exception as error:  # of the user's code, of any kind
+        raise UserError(f"The generator {generator.name} failed: {first_line(error)}.") from error
+    if len(pictures) != len(asked):
+        raise UserError(f"The generator {generator.name} made {len(pictures)} pictures of {len(asked)} texts.")
+    return probe_of(pictures, name=generator.name, domain=domain)

@@ -18,7 +18,7 @@ from neuronx.scoring.rows import CEILING, MethodRows, TableOptions, is_method, l
 from neuronx.scoring.verification.loop import extremes, loop_scores, percentiles, separation
 from neuronx.scoring.verification.matched import matched
 from neuronx.scoring.verification.pairs import PairScores, auroc, flips, own_flips
-from neuronx.scoring.verification.pictures import Changes, Drawer
+from neuronx.scoring.verification.pictures import Changes, Drawer, TextToImage, generated
 from neuronx.scoring.verification.trial import Trial, Tried, trial_of
 from neuronx.types import Cell, Explanation, Judge, Score, Scores, TrainerFactory
 
@@ -67,6 +67,7 @@ class Verify(TableOptions):
     Attributes:
         measures: pairs, loop and drawn, or some of them.
         drawer: Draws pictures of the probe's kind; without it, or for other pictures, pictures are matched.
+        generator: Makes a picture of a text; `drawn` shows its pictures in place of the drawer's.
         pool: Pictures that no method saw; by default drawn ones, or the test pictures where nobody can draw.
         pool_size: How many are drawn for the pool.
         retrieved: Pictures of the pool at each end of the predictions.
@@ -79,6 +80,7 @@ class Verify(TableOptions):
 
     measures: Sequence[Literal["pairs", "loop", "drawn"]] = ("pairs", "loop", "drawn")
     drawer: Drawer | None = None
+    generator: TextToImage | None = None
     pool: "Probe | None" = None
     pool_size: Count = 5000
     retrieved: Count = 20
@@ -220,13 +222,21 @@ class Verify(TableOptions):
 
     def _drawn(self, trial: Trial) -> Scores:
         """The scores `drawn_auc` and `drawn_mad`; none where nobody can draw."""
-        if self.drawer is None or self.drawer.domain != trial.probe.domain:
+        drawer = self.drawer if self.drawer is not None and self.drawer.domain == trial.probe.domain else None
+        if self.generator is None and drawer is None:
             return Scores([])
         # A unit that is explained by a sum of parts has no concept of its own.
         methods = [method for method in trial.methods if isinstance(method.predictor, WeightedConcepts)]
         rows = [row for method in methods for row in method.rows]
         concepts = sorted({heaviest(row.explanation) for row in rows if row.explanation.terms})
-        images, about = self.drawer.shows([affirmed(concept) for concept in concepts], self.own_scenes)
+        texts = [affirmed(concept) for concept in concepts]
+        if self.generator is not None and texts:
+            images = generated(self.generator, texts, self.own_scenes, trial.probe.domain)
+            about = torch.arange(len(texts)).repeat_interleave(self.own_scenes)
+        elif drawer is not None:
+            images, about = drawer.shows(texts, self.own_scenes)
+        else:
+            return Scores([])
         responses, natural = trial.responses(images) if len(about) else {}, trial.probe.split("test")
         scores: list[Score] = []
         for method in methods:

@@ -102,3 +102,42 @@ def test_drawn_pictures_of_the_heaviest_concept_count_by_the_sign_of_its_weight(
     assert area[0].value == pytest.approx(area[1].value) and 0.7 < area[0].value < 0.8  # half of the others tie
     assert mad[0].value > 0.8 and mad[1].value > 0.8
     assert [one.status for one in area] == ["ok", "ok", "untested"] and area[0].images == "memory/drawn:8"
+
+
+class Generator:
+    """Makes what the text says, or whatever it is told to."""
+
+    name = "mine"
+
+    def __init__(self, makes=None):
+        self.makes = makes
+
+    def __call__(self, texts):
+        if self.makes is not None:
+            return self.makes(texts)
+        found = torch.zeros(len(texts), 6)
+        for row, text in enumerate(texts):
+            found[row, "abcdef".index(text)] = 1
+        return found.view(-1, 3, 1, 2)
+
+
+def test_a_generator_of_the_users_draws(world, judge, trainer):
+    target, probe = world(torch.tensor([[1.0, 0, 0, 0, 0, 0]]))
+    explained = {"m": [Explanation(Unit("1", 0), (("a", 1.0),))]}
+    sim = Verify(measures=["drawn"], generator=Generator(), floors=False)
+    (area, mad) = sim.score(explained, target, probe, judge, trainer).rows
+    assert 0.7 < area.value < 0.8 and mad.value > 0.8 and area.images == "mine/drawn:8"
+
+
+@pytest.mark.parametrize(
+    ("makes", "said"),
+    [
+        (lambda texts: torch.zeros(3, 3, 1, 2), "generator mine made 3 pictures of 8 texts"),
+        (lambda texts: 1 / 0, "generator mine failed: division by zero"),
+    ],
+)
+def test_a_generator_that_fails_is_said(world, judge, trainer, makes, said):
+    target, probe = world(torch.tensor([[1.0, 0, 0, 0, 0, 0]]))
+    sim = Verify(measures=["drawn"], generator=Generator(makes), floors=False)
+    with pytest.raises(UserError, match=said):
+        sim.score({"m": [Explanation(Unit("1", 0), (("a", 1.0),))]}, target, probe, judge, trainer)
