@@ -11,6 +11,7 @@ the gradient. Networks that take pictures of one size only are looked at as they
 that only what lies around the gradient's peak counts.
 """
 
+import json
 import logging
 import math
 from contextlib import suppress
@@ -41,6 +42,8 @@ CUT = 0.85
 EXTRA = 64
 """Pictures grow by a multiple of it, so that the steps of usual networks divide it."""
 
+FILE = "centres.json"
+
 log = logging.getLogger("neuronx")
 
 
@@ -65,16 +68,15 @@ def centres_of(
 
     def measured() -> Contents:
         key: dict[str, Plain] = {**identity(target, layer, probe, runner), "prefix": target.prefix_tokens}
-        place = entry("centres", {**key, "grid": list(grid)})
+        place = entry("field_centres", {**key, "grid": list(grid)})
         known = place.open()
         if known is not None:
             return known
         found = measure(target, probe, layer, grid)
-        at: dict[str, Plain] = {"start": None} if found is None else {"start": [*found.start], "step": [*found.step]}
-        return place.publish({}, **at)
+        return place.publish({FILE: json.dumps(None if found is None else [found.start, found.step]).encode()})
 
-    facts: Any = on_first(measured).facts
-    return FieldCentres(tuple(facts["start"]), tuple(facts["step"])) if facts["start"] else None
+    start_and_step = json.loads(on_first(measured).files[FILE].read_text())
+    return None if start_and_step is None else FieldCentres(*map(tuple, start_and_step))
 
 
 def measure(target: Target, probe: Probe, layer: str, grid: tuple[int, int]) -> FieldCentres | None:

@@ -28,15 +28,15 @@ def raised(work):
 
 
 def test_an_error_in_code_of_the_users_is_told_with_its_place(tmp_path, monkeypatch):
-    (tmp_path / "theirs.py").write_text(
+    (tmp_path / "their_colours.py").write_text(
         "class Odd:\n    def __iter__(self):\n        raise LookupError('no such colour')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    from theirs import Odd
+    from their_colours import Odd
 
     error = raised(lambda: Attempts().run("part", lambda: list(Odd())))
-    assert explain_mistake(error) == "theirs.py, line 3, in __iter__: no such colour."
+    assert explain_mistake(error) == "their_colours.py, line 3, in __iter__: no such colour."
 
 
 def test_an_error_of_ours_keeps_its_traceback():
