@@ -2,7 +2,8 @@
 
 - variants of a file, with a few values changed (variants.yaml);
 - recipes, the rows of published tables (recipes.yaml);
-- `judge=X` for every CLIP X, and `describe=X` for every method X that needs no maps of units: parts have none.
+- `judge=X` and `judge=X+visual` for every CLIP X, and `describe=X` for every method X that needs no maps of units:
+  parts have none.
 
 Importing this package lets Hydra find choices without a file.
 """
@@ -48,6 +49,12 @@ def recipe(row: dict[str, Any]) -> Any:
     return OmegaConf.to_container(node)
 
 
+def with_visual(clip: str) -> dict[str, Any]:
+    """A CLIP as judge, but of features of pictures, which are computed."""
+    visual = {"_target_": "neuronx.concepts.visual.bank.VisualConcepts"}
+    return {"defaults": [{"/clip@clip": clip}], "_target_": "neuronx.concepts.joined.with_visual", "visual": visual}
+
+
 def included(group: str, choice: str) -> dict[str, Any]:
     """The same as a choice of another group."""
     return {"defaults": [{f"/{group}@_here_": choice}]}
@@ -66,18 +73,21 @@ def choices() -> dict[str, Callable[[], dict[str, Any]]]:
         files = [path.stem for path in (HERE / source).glob("*.yaml") if path.stem not in NEED_MAPS]
         names = files + [name.removeprefix(f"{source}/") for name in made if name.startswith(f"{source}/")]
         made |= {f"{group}/{name}": partial(included, source, name) for name in names}
+        if group == "judge":
+            made |= {f"judge/{name}+visual": partial(with_visual, name) for name in names}
     return made
 
 
 def theirs() -> dict[str, Callable[[], dict[str, Any]]]:
-    """`judge=X` for every CLIP X in the folders of the user's on the search path of the run."""
+    """`judge=X` and `judge=X+visual` for every CLIP X in the folders of the user's on the search path of the run."""
     hydra = GlobalHydra.instance()
     if not hydra.is_initialized():
         return {}
     places = [item.path for item in hydra.config_loader().get_search_path().get_path() if item.path]
     folders = [Path(place.removeprefix("file://")) / "clip" for place in places if place.startswith("file://")]
     names = [path.stem for folder in folders for path in folder.glob("*.yaml")]
-    return {f"judge/{name}": partial(included, "clip", name) for name in names}
+    made = {f"judge/{name}": partial(included, "clip", name) for name in names}
+    return made | {f"judge/{name}+visual": partial(with_visual, name) for name in names}
 
 
 def known() -> dict[str, Callable[[], dict[str, Any]]]:

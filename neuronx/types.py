@@ -198,7 +198,8 @@ class Found:
         tables: Columns and rows by file name, written into the run's folder.
         samples: References of split units, to be shown.
         target: The network with the parts of its units, where the method splits units; None for the network as it is.
-        name: What tables call the method where that is not the name of its config, such as pure-le_clip.
+        name: What tables call the method where that is not the name of its config, such as pure-le_clip; what begins
+            with + follows the name of the config, as +visual.
     """
 
     explanations: Sequence[Explanation]
@@ -213,7 +214,7 @@ def as_found(said: Found | Sequence[Explanation], method: str = "") -> Found:
     found = said if isinstance(said, Found) else Found(said)
     if not method:
         return found
-    name = found.name or method
+    name = method + found.name if found.name.startswith("+") else found.name or method
     named = [replace(explanation, made_by=(name, *explanation.made_by)) for explanation in found.explanations]
     return replace(found, explanations=named, name=name)
 

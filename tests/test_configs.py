@@ -76,9 +76,9 @@ def test_every_light_choice_is_instantiated(group, choice):
     data = ["data.root=."] if group == "data" else []
     cfg = composed("evaluate", f"{group}={choice}", *data)
     node = cfg[group]
-    missing = {key for key in node if OmegaConf.is_missing(node, key)} if hasattr(node, "keys") else set()
-    for key in missing:
-        node[key] = "something"
+    for part in (node, node.get("clip")) if hasattr(node, "keys") else ():
+        for key in [key for key in part if OmegaConf.is_missing(part, key)] if hasattr(part, "keys") else ():
+            part[key] = "something"
     assert instantiate(node, _convert_="all") is not None
 
 
@@ -140,8 +140,9 @@ def test_a_variant_is_its_base_with_a_few_values_changed():
 @pytest.mark.parametrize(("group", "choice"), choices("judge", "describe"), ids="/".join)
 def test_a_judge_is_a_clip_and_a_describer_a_method(group, choice):
     if choice not in ("labels", "masks", "visual", "labels+visual"):
-        source = {"judge": "clip", "describe": "explain"}[group]
-        assert composed("evaluate", f"{group}={choice}")[group] == composed("evaluate", f"{source}={choice}")[source]
+        source, name = {"judge": "clip", "describe": "explain"}[group], choice.removesuffix("+visual")
+        node = composed("evaluate", f"{group}={choice}")[group]
+        assert (node if name == choice else node.clip) == composed("evaluate", f"{source}={name}")[source]
 
 
 def test_folders_of_others_add_choices(tmp_path):

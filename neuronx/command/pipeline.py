@@ -189,11 +189,14 @@ def score(
     attempts: Attempts | None = None,
 ) -> list[Scores]:
     """What each way to score gives by each judge, for the explanations of one network by method."""
+    from neuronx.concepts.joined import fair
     from neuronx.scoring.compare import check_judge
     from neuronx.scoring.panel import in_one_pass
 
+    given = [one for explanations in explained.values() for one in explanations]
+    judges = [fair(judge, images, given) for judge in judges]
     for judge in judges:
-        check_judge(judge, images, (one.made_by for explanations in explained.values() for one in explanations))
+        check_judge(judge, images, (one.made_by for one in given))
     check_explanations(explained, target, images)
     scored: list[Scores] = []
     attempts = attempts or Attempts()
@@ -203,10 +206,10 @@ def score(
         # A judge with a vocabulary of its own needs no word list, which might have to be fetched.
         listed = words.of(images) if words is not None and judge.vocabulary(images) is None else ()
         work = partial(sim.score, explained, target, images, judge, trainer, listed)
-        given = attempts.run(f"{name} by {judge.name} on {target.name}", work)
-        if given is None:
+        rows = attempts.run(f"{name} by {judge.name} on {target.name}", work)
+        if rows is None:
             continue
-        scored.append(given)
+        scored.append(rows)
         for method in explained:
             states = {row.status for row in scored[-1].rows if row.method == method}
             if states == {"unjudged"}:

@@ -98,11 +98,15 @@ class Registry:
 
     def method(self, name: str, options: Mapping[str, Any], **inputs: Any) -> Any:
         """A method with its options, and `clip`, `concepts` and `describe` as `_compose` takes them."""
+        from neuronx.concepts.joined import WordsBeside
+
         self._check("method", "explain", name)
         cfg = self._compose([f"explain=[{name}]"], inputs)
         node = cfg.explain[name]
         text = OmegaConf.to_yaml(node)
         text += OmegaConf.to_yaml(cfg.describe) if "${describe}" in text else ""
+        if not isinstance(inputs.get("concepts"), WordsBeside):
+            text = text.replace("beside: ${concepts}", "")  # which takes no words
         for group, value in inputs.items():
             if value is not None and f"${{{group}}}" not in text:
                 raise UserError(f"The method {name} takes no {PYTHON[group]}=.")

@@ -1,16 +1,22 @@
 """Several sources of concepts as one list, and several judges as one: each judges what it knows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from neuronx.concepts.clip import empty_table
 from neuronx.concepts.formula import spoken
 from neuronx.concepts.seen import as_seen_by
+from neuronx.concepts.visual.bank import FEATURES_COMPUTED, VisualConcepts
 from neuronx.data.probe import Probe
 from neuronx.errors import UserError
-from neuronx.types import Concepts, Judgement, Target, TrainerFactory
+from neuronx.types import Concepts, Explanation, Judge, Judgement, Target, TrainerFactory, WordList
+
+ROWS = 4096
+"""Images whose scores are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,18 @@ class Joined:
     def concepts(self, probe: Probe, trainer: TrainerFactory) -> Concepts:
         """The scores of all parts side by side: (N, C)."""
         names: dict[str, str] = {}
-        columns: list[Tensor] = []
+        columns: list[tuple[Tensor, Tensor]] = []
+        encoders: tuple[str, ...] = ()
         for part in self.parts:
             found = part.concepts(probe, trainer)
             new = [place for place, name in enumerate(found.names) if spoken(name) not in names]
             names |= {spoken(found.names[place]): found.names[place] for place in new}
-            columns.append(found.scores[:, new].float())
-        return Concepts(tuple(names.values()), torch.cat(columns, 1), self.encoders)
+            columns.append((found.scores, torch.tensor(new, dtype=torch.long)))
+            encoders += found.encoders
+        table = empty_table(len(probe), len(names))
+        for rows in torch.arange(len(probe)).split(ROWS):
+            table[rows[0] : rows[-1] + 1] = torch.cat([scores[rows][:, new].float() for scores, new in columns], 1)
+        return Concepts(tuple(names.values()), table, encoders)
 
     def judge(self, names: Sequence[str], probe: Probe, trainer: TrainerFactory) -> Judgement:
         """Judges each concept by the first part that knows it."""
@@ -85,3 +96,50 @@ class Joined:
             return found
 
         return Judgement(known, scores)
+
+
+@dataclass(frozen=True)
+class WordsBeside:
+    """A word list, and beside it sources that know concepts of their own: `concepts=words+visual`.
+
+    CLIPs look for the words. Linear explanations join the sources to their own concepts, as one list.
+
+    Attributes:
+        words: For CLIPs.
+        beside: Sources that judge too, such as `VisualConcepts`.
+    """
+
+    words: WordList
+    beside: Sequence
+
+    @property
+    def suffix(self) -> str:
+        """What follows the name of a method that joins the sources: +visual."""
+        return "".join(f"+{source.name}" for source in self.beside)
+
+    def of(self, probe: Probe | None) -> tuple[str, ...]:
+        """The words that no source beside them knows better."""
+        words = self.words.of(probe)
+        if probe is None:
+            return words
+        known = {spoken(name) for source in self.beside for name in source.vocabulary(probe)}
+        return tuple(word for word in words if spoken(word) not in known)
+
+
+def join(concepts: Any, listed: WordList | None) -> Any:
+    """A source of concepts with those that stand beside a word list; the source alone for a list of words only."""
+    return Joined([concepts, *listed.beside]) if isinstance(listed, WordsBeside) else concepts
+
+
+def with_visual(clip: Judge, visual: Judge) -> Joined:
+    """A judge by whom features of pictures are computed, and all else is seen by a CLIP."""
+    return Joined([visual, clip])
+
+
+def fair(judge: Judge, probe: Probe, explanations: Iterable[Explanation]) -> Judge:
+    """The judge; where it is a CLIP and explanations were made with features of pictures, `with_visual`.
+
+    A CLIP would take the name of a feature, such as "mostly vertical lines, fine", for a phrase like any other.
+    """
+    computed = any(FEATURES_COMPUTED in explanation.made_by[1:] for explanation in explanations)
+    return with_visual(judge, VisualConcepts()) if computed and judge.vocabulary(probe) is None else judge

@@ -108,6 +108,17 @@ def imagenet_labels(path: str | None = None) -> Words:
     return Words(read, "imagenet_labels")
 
 
+def labels() -> Words:
+    """The names of the probe's classes and superclasses."""
+
+    def read(probe: "Probe | None") -> list[str]:
+        if probe is None:
+            raise ValueError("these words depend on the probe: ask words.of(probe)")
+        return [name.replace("_", " ") for name in (*probe.class_names, *probe.hierarchy)]
+
+    return Words(read, "labels")
+
+
 def combined(broden: Words, nouns: Words) -> Words:
     """The published recipe: class names, superclass names, Broden's labels, nouns; the first of equal words is kept.
 

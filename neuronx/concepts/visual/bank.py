@@ -24,6 +24,9 @@ FEATURES = (*COLOUR_FEATURES, *LINE_FEATURES, *SURFACE_FEATURES)
 VERSION = "2"
 """Increase it when a feature is computed otherwise, so that what the store holds is computed anew."""
 
+FEATURES_COMPUTED = "visual"
+"""Stands in `made_by` of explanations that features took part in, where CLIPs have the digests of their encoders."""
+
 AT_ONCE = 4
 """Pictures whose planes are kept together: they stay in the processor's cache."""
 
@@ -80,7 +83,7 @@ class VisualConcepts:
 
     def concepts(self, probe: Probe, trainer: TrainerFactory) -> Concepts:
         """Scores of all images (N, C); C is 228, or 114 without complements."""
-        return Concepts(self.vocabulary(probe), self._scores(probe, trainer))
+        return Concepts(self.vocabulary(probe), self._scores(probe, trainer), (FEATURES_COMPUTED,))
 
     def vocabulary(self, probe: Probe) -> tuple[str, ...]:
         """The names of all concepts, features before complements."""
@@ -88,8 +91,12 @@ class VisualConcepts:
         return names + tuple(feature.little for feature in FEATURES) if self.complements else names
 
     def judge(self, names: Sequence[str], probe: Probe, trainer: TrainerFactory) -> Judgement:
-        """Computes the named features; other concepts are unknown."""
-        known, scores = look_up(names, self.vocabulary(probe), self._scores(probe, trainer))
+        """Computes the named features; other concepts are unknown. Without any, no picture is looked at."""
+        have = self.vocabulary(probe)
+        known = look_up(names, have, torch.zeros(1, len(have)))[0]
+        if not known.any():
+            return Judgement(known, lambda rows: torch.zeros(len(rows), len(names)))
+        scores = look_up(names, have, self._scores(probe, trainer))[1]
         return Judgement(known, lambda rows: scores[rows])
 
     def _scores(self, probe: Probe, trainer: TrainerFactory) -> Tensor:

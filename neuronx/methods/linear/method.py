@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from neuronx.concepts.formula import quoted
+from neuronx.concepts.joined import WordsBeside, join
 from neuronx.concepts.judged import recalled, with_support
 from neuronx.concepts.seen import as_seen_by
 from neuronx.errors import UserError, unknown
@@ -22,7 +23,7 @@ from neuronx.options import Count, NotNegative, Seed, Share
 from neuronx.recording.tally import lots, ordered
 from neuronx.store.cache import write_atomic
 from neuronx.store.checkpoints import sorted_file
-from neuronx.types import Activations, Concepts, ConceptSource, Explanation, TrainerFactory, Unit
+from neuronx.types import Activations, Concepts, ConceptSource, Explanation, Found, TrainerFactory, Unit, WordList
 
 if TYPE_CHECKING:
     from neuronx.data.probe import Probe
@@ -200,6 +201,7 @@ class LinearExplanations:
         epochs: Count | None = None,
         seed: Seed = 0,
         min_support: NotNegative = 0,
+        beside: WordList | None = None,
     ) -> None:
         """Chooses how to fit.
 
@@ -222,6 +224,8 @@ class LinearExplanations:
             seed: Of the order of images in `saga`.
             min_support: A concept takes part when so many train images show it, by its scores: those that show it with
                 probability .3 count .3.
+            beside: The list of `concepts=`: where features of pictures stand beside its words (labels+visual,
+                words+visual), they and `concepts` are one list, and tables add +visual to the method's name.
         """
         if solver not in SOLVERS:
             raise unknown("solver of linear explanations", solver, SOLVERS)
@@ -237,7 +241,8 @@ class LinearExplanations:
         ):
             if not fine:
                 raise UserError(f"{name} of linear explanations is {value}; it must be {right}.")
-        self.concepts, self.lam, self.alpha, self.solver, self.search = concepts, lam, alpha, solver, search
+        self.concepts, self.suffix = join(concepts, beside), beside.suffix if isinstance(beside, WordsBeside) else ""
+        self.lam, self.alpha, self.solver, self.search = lam, alpha, solver, search
         self.max_length, self.tolerance, self.width, self.positive = length, gain, width, positive
         self.min_top, self.min_std, self.most, self.epochs, self.seed = min_top, min_std, most, epochs, seed
         self.min_support = min_support
@@ -247,10 +252,11 @@ class LinearExplanations:
         """Digests of the encoders that score the concepts."""
         return self.concepts.encoders
 
-    def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> list[Explanation]:
+    def explain(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> Found | list[Explanation]:
         """Explains the units asked for of every layer; see `fit`."""
         heads, found = self._fit(target, probe, trainer)
-        return with_support(heads.explanations(), lambda names: recalled(found, names), probe)
+        explanations = with_support(heads.explanations(), lambda names: recalled(found, names), probe)
+        return Found(explanations, name=self.suffix) if self.suffix else explanations
 
     def fit(self, target: "Target", probe: "Probe", trainer: TrainerFactory) -> LinearHeads:
         """Fits the units asked for of all layers at once.
