@@ -198,8 +198,7 @@ class Found:
         tables: Columns and rows by file name, written into the run's folder.
         samples: References of split units, to be shown.
         target: The network with the parts of its units, where the method splits units; None for the network as it is.
-        name: What tables call the method where that is not the name of its config, such as pure-le_clip; what begins
-            with + follows the name of the config, as +visual.
+        name: What tables call the method if not by its config: pure-le_clip; +visual follows the config's name.
     """
 
     explanations: Sequence[Explanation]
