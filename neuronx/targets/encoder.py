@@ -53,6 +53,9 @@ class Dictionary(nn.Module):
         norm: What is done to the input first, of `NORMS`.
         scale: (M,), times the latents before k and threshold; None for 1.
         gate: Of a gated autoencoder.
+
+    Raises:
+        UserError: An encoder without latents or inputs.
     """
 
     weight: Tensor
@@ -76,6 +79,8 @@ class Dictionary(nn.Module):
         gate: Gate | None = None,
     ) -> None:
         super().__init__()
+        if not weight.numel():
+            raise UserError(f"The dictionary is empty: its encoder has the shape {tuple(weight.shape)}.")
         weight = weight.float().contiguous()
         bias = torch.zeros(len(weight)) if bias is None else bias.float()
         if shift is not None:  # weight (x - shift) + bias = weight x + (bias - weight shift)
