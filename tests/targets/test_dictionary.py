@@ -166,6 +166,6 @@ def test_a_number_beside_the_weights_and_what_a_safetensors_file_says_count(tmp_
 
 
 def test_a_dictionary_without_latents_is_refused(tmp_path):
-    save_file({"weight": torch.zeros(0, D)}, tmp_path / "sae.safetensors")
+    save_file({"encoder.weight": torch.zeros(0, D)}, tmp_path / "sae.safetensors")
     with pytest.raises(UserError, match=r"The dictionary is empty: its encoder has the shape \(0, 4\)"):
         load(tmp_path / "sae.safetensors")
