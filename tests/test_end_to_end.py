@@ -169,4 +169,5 @@ def test_written_explanations_can_be_scored_again(undisturbed, tmp_path):
 def test_two_judges_and_chosen_units(undisturbed, tmp_path):
     board = evaluate(*SMALL, "units=0:8", "judge=[shapes_judge,labels]", folder=tmp_path / "run", cache=undisturbed[1])
     assert {row["judge"] for row in board} == {"shapes_judge", "labels"}
-    assert all(int(row["n_units"]) + int(row["n_unjudged"]) + int(row["n_inactive"]) == 8 for row in board)
+    parts = ("n_units", "n_unjudged", "n_inactive", "n_untested")
+    assert all(sum(int(row[part]) for part in parts) == 8 for row in board)
