@@ -2,26 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from neuronx.metrics.correlation import correlation_sem, empty, merge, moments, pearson
+from neuronx.metrics.correlation import empty, merge, moments, pearson
 from neuronx.options import Count
 from neuronx.progress import progress
-from neuronx.recording.record import record
 from neuronx.scoring.predictors import JudgedConcepts, Predictor, WeightedConcepts
-from neuronx.scoring.rows import MethodRows, TableOptions, layers_of, parts_apart, rows_of_sums
-from neuronx.types import Activations, Explanation, Judge, Score, Scores, TrainerFactory
-
-if TYPE_CHECKING:
-    from neuronx.data.probe import Probe
-    from neuronx.targets.target import Target
+from neuronx.scoring.rows import MethodRows
+from neuronx.scoring.simulation import Simulation
+from neuronx.types import Activations
 
 
 @dataclass(frozen=True)
-class Correlation(TableOptions):
+class Correlation(Simulation):
     """Simulates explanations on the test images and correlates them with the units, beside baselines and upper bound.
 
     A unit is inactive when it never changes on the test images, or its explanation is empty and it never changes on
@@ -34,54 +29,20 @@ class Correlation(TableOptions):
     that the network might have, have rows of their own, `<method>-parts`.
     """
 
-    def score(
+    def compared(
         self,
-        explained: Mapping[str, Sequence[Explanation]],
-        target: "Target",
-        probe: "Probe",
-        judge: Judge,
-        trainer: TrainerFactory,
-        words: Sequence[str] = (),
-    ) -> Scores:
-        """Scores explanations of several methods, of any layers of the target, as `Scorer.score` says.
-
-        Test images give the scores, train and val fit the upper bound.
-
-        Raises:
-            UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas.
-        """
-        recorded = record(target, probe, trainer, layers=layers_of(explained, target))
-        return self.score_recorded(explained, recorded, target.name, probe, judge, trainer, words)
-
-    def score_recorded(
-        self,
-        explained: Mapping[str, Sequence[Explanation]],
+        methods: Sequence[MethodRows[Predictor]],
+        concepts: JudgedConcepts,
         recorded: Mapping[str, Activations],
-        target: str,
-        probe: "Probe",
-        judge: Judge,
-        trainer: TrainerFactory,
-        words: Sequence[str] = (),
-    ) -> Scores:
-        """Scores as `score` does, from activations by layer; `target` is the network's name."""
-        test = probe.split("test")
-        table = self.table(parts_apart(explained), recorded, probe, judge, trainer, words)
-        sums = rows_of_sums(table, recorded, probe.split("train", "val"), self.batch_size)
-        methods: list[MethodRows[Predictor]] = [*table.methods, *sums]
+        test: Tensor,
+    ) -> dict[str, list[Tensor]]:
+        """The correlations of each method's rows, from one pass over the test images."""
         values = {layer: activations.values for layer, activations in recorded.items()}
         predictors = [
             method.predictor.scaled() if isinstance(method.predictor, WeightedConcepts) else method.predictor
             for method in methods
         ]
-        images = f"{probe.name}/test:{len(test)}"
-        scores: list[Score] = []
-        for method, r in zip(
-            methods, correlate(predictors, table.concepts, values, test, self.batch_size), strict=True
-        ):
-            results = zip(r.tolist(), correlation_sem(r, len(test)).tolist(), ["ok"] * len(r), strict=True)
-            pool = recorded[method.layer].pool
-            scores += method.scores(results, "correlation", target, pool, judge.name, images)
-        return Scores(scores)
+        return {"correlation": correlate(predictors, concepts, values, test, self.batch_size)}
 
 
 @torch.no_grad()

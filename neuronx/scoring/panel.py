@@ -2,28 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from neuronx.errors import UserError, unknown
-from neuronx.metrics.correlation import correlation_sem
 from neuronx.metrics.panel import METRICS, Predictions, RankedUnits, compare_units, ranked
 from neuronx.options import OpenShare, Share
-from neuronx.recording.record import record
 from neuronx.scoring.correlation import Correlation
-from neuronx.scoring.predictors import Predictor, WeightedConcepts
-from neuronx.scoring.rows import MethodRows, TableOptions, layers_of, parts_apart, rows_of_sums
-from neuronx.types import Activations, Explanation, Judge, Score, Scorer, Scores, TrainerFactory
-
-if TYPE_CHECKING:
-    from neuronx.data.probe import Probe
-    from neuronx.targets.target import Target
+from neuronx.scoring.predictors import JudgedConcepts, Predictor, WeightedConcepts
+from neuronx.scoring.rows import MethodRows
+from neuronx.scoring.simulation import Simulation
+from neuronx.types import Activations, Scorer
 
 
 @dataclass(frozen=True)
-class Panel(TableOptions):
+class Panel(Simulation):
     """Simulates explanations on the test images and compares them with the units by several metrics.
 
     The prediction of an explanation of one word shows the word where the judge gives it at least one half; that of a
@@ -42,6 +37,7 @@ class Panel(TableOptions):
     metrics: Sequence[str] | None = None
     alpha: OpenShare = 0.05
     wpmi_lambda: Share = 1.0
+    undefined: ClassVar[str] = "untested"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,55 +47,22 @@ class Panel(TableOptions):
         if self.metrics is not None and not self.metrics:
             raise UserError("sim.panel.metrics=[] names no metric; leave it out for all of them.")
 
-    def score(
+    def compared(
         self,
-        explained: Mapping[str, Sequence[Explanation]],
-        target: "Target",
-        probe: "Probe",
-        judge: Judge,
-        trainer: TrainerFactory,
-        words: Sequence[str] = (),
-    ) -> Scores:
-        """Scores explanations of several methods, of any layers of the target, as `Scorer.score` says.
-
-        Raises:
-            UserError: Explanations of an unknown layer or unit, two for one unit, or broken formulas.
-        """
-        recorded = record(target, probe, trainer, layers=layers_of(explained, target))
-        return self.score_recorded(explained, recorded, target.name, probe, judge, trainer, words)
-
-    def score_recorded(
-        self,
-        explained: Mapping[str, Sequence[Explanation]],
+        methods: Sequence[MethodRows[Predictor]],
+        concepts: JudgedConcepts,
         recorded: Mapping[str, Activations],
-        target: str,
-        probe: "Probe",
-        judge: Judge,
-        trainer: TrainerFactory,
-        words: Sequence[str] = (),
-    ) -> Scores:
-        """Scores as `score` does, from activations by layer; `target` is the network's name."""
-        test = probe.split("test")
-        table = self.table(parts_apart(explained), recorded, probe, judge, trainer, words)
-        sums = rows_of_sums(table, recorded, probe.split("train", "val"), self.batch_size)
-        methods: list[MethodRows[Predictor]] = [*table.methods, *sums]
-        seen = table.concepts.all_scores(test, self.batch_size)
+        test: Tensor,
+    ) -> dict[str, list[Tensor]]:
+        """Metric -> the scores of each method's rows, from one pass over the test images."""
+        seen = concepts.all_scores(test, self.batch_size)
         units: dict[str, RankedUnits] = {}
         found: list[dict[str, Tensor]] = []
         for method in methods:
             if method.layer not in units:
                 units = {method.layer: ranked(recorded[method.layer].values[test].T.contiguous(), self.alpha)}
             found.append(self.compare(method, units[method.layer], seen))
-        images = f"{probe.name}/test:{len(test)}"
-        scores: list[Score] = []
-        for name in found[0] if found else ():
-            for method, values in zip(methods, found, strict=True):
-                value = values[name]
-                sems = correlation_sem(value, len(test)) if name == "correlation" else value * torch.nan
-                status = ["ok" if defined else "untested" for defined in value.isfinite().tolist()]
-                results = zip(value.tolist(), sems.tolist(), status, strict=True)
-                scores += method.scores(results, name, target, recorded[method.layer].pool, judge.name, images)
-        return Scores(scores)
+        return {name: [one[name] for one in found] for name in (found[0] if found else ())}
 
     @torch.no_grad()
     def compare(self, method: MethodRows[Predictor], units: RankedUnits, concepts: Tensor) -> dict[str, Tensor]:

@@ -13,9 +13,10 @@ from torch import Tensor
 from neuronx.concepts.formula import quoted
 from neuronx.concepts.judged import BATCH, with_support
 from neuronx.errors import UserError, unknown
-from neuronx.methods.clip_dissect.similarity import SIMILARITIES, labels, top_rows
+from neuronx.methods.clip_dissect.similarity import SIMILARITIES, labels
 from neuronx.options import Count, Natural, NotNegative, TwoOrMore, check
 from neuronx.progress import progress
+from neuronx.recording.strongest import strongest
 from neuronx.types import Activations, Explanation, TrainerFactory
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class ClipDissect:
                 self.pairs_from,
                 **self.options,
             )
-        evidence = rows[top_rows(values, min(self.n_evidence, len(rows))).T].tolist()
+        evidence = rows[strongest(values, min(self.n_evidence, len(rows))).T].tolist()
         return [
             Explanation(
                 recorded.units[k],

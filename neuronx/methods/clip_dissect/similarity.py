@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from neuronx.errors import UserError
 from neuronx.options import Count, NotNegative, Positive, Share
 from neuronx.progress import progress
-from neuronx.recording.tally import lots
+from neuronx.recording.strongest import strongest
+from neuronx.recording.tally import ordered
 
 _TILE = 128  # concepts in one tile: a tile of some hundred units stays in a core's own cache
 
@@ -74,7 +75,7 @@ def rank_reorder(
             f"rank_reorder looks at the top {top_fraction:g} of the images, which is {n} of {len(P)}; "
             "at least 2 are needed: give it more images or a larger top_fraction."
         )
-    rows = top_rows(T, n, memory_mb).T.contiguous()
+    rows = strongest(T, n, memory_mb).T.contiguous()
     top = T.T.float().gather(1, rows)
     top -= top[:, -1:].clone()  # changes no difference, and floats that are not negative sort like their bits
     pairs = _blocks(len(top), 8 * n * n, min(memory_mb, 4))
@@ -89,7 +90,7 @@ def rank_reorder(
         mean[:, block] = F.embedding_bag(rows, cosines, mode="sum") / n
         # One 64-bit key an image: the concept's order in the upper half, the activation itself in the lower, so that
         # one sort of the keys leaves the activations in the concept's order, with nothing to look up afterwards.
-        keys = _ordered(-cosines.T.contiguous()).long() << 32
+        keys = ordered(-cosines.T.contiguous() + 0.0) << 32
         for few in _blocks(len(keys), 1, memory_mb, 16):
             some = keys[few]
             for units in _blocks(len(top), 24 * n * len(some), memory_mb // 2, max(1, 2**17 // (n * len(some)))):
@@ -118,7 +119,7 @@ def wpmi(
     units and the concepts that it is compared with.
     """
     live = _check(P, T, top_k)
-    images, places = _distinct(top_rows(T, top_k, memory_mb))
+    images, places = _distinct(strongest(T, top_k, memory_mb))
     partition = _log_partition(P, images, a, memory_mb)
     L = torch.empty(T.shape[1], P.shape[1], device=P.device)
     for block in _blocks(P.shape[1], 12 * len(images) + 4 * T.shape[1], memory_mb, _TILE):
@@ -148,7 +149,7 @@ def soft_wpmi(
     if not 0 <= p_end <= p_start <= 1:
         raise UserError(f"soft_wpmi needs 0 <= p_end <= p_start <= 1, not p_start={p_start:g}, p_end={p_end:g}.")
     live = _check(P, T, top_k)
-    images, places = _distinct(top_rows(T, top_k, memory_mb))
+    images, places = _distinct(strongest(T, top_k, memory_mb))
     partition = _log_partition(P, images, a, memory_mb)
     # ln(1 - w + min_prob + w Q) = ln(1 - w + min_prob) + ln(1 + ratio Q). The first part is the same for all units and
     # concepts. Of the second we take the logarithm of products, of as many factors as cannot overflow.
@@ -193,20 +194,6 @@ def labels(scores: Tensor, names: Sequence[str], k: int = 1) -> list[tuple[tuple
     ]
 
 
-def top_rows(T: Tensor, k: int, memory_mb: Count = 512) -> Tensor:
-    """Rows (k, K) of the k largest activations of each unit, largest first; of equal ones by lot.
-
-    Never in the order of the data, which is often sorted by class: units that fire rarely are 0 on most images.
-    """
-    rows = torch.empty(k, T.shape[1], dtype=torch.int64, device=T.device)
-    drawn = lots(torch.arange(len(T)), torch.tensor(0)).argsort().to(T.device)
-    places = len(T) - 1 - drawn.argsort()
-    for block in _blocks(T.shape[1], 24 * len(T), memory_mb, _TILE):
-        keys = (_ordered(T[:, block].float().T.contiguous()).long() << 32) | places
-        rows[:, block] = drawn[len(T) - 1 - (keys.topk(k).values & 0xFFFFFFFF).T]
-    return rows
-
-
 _LOW = 0 if torch.tensor([1], dtype=torch.int64).view(torch.int32)[0] == 1 else 1  # where the lower half of a long is
 
 
@@ -245,12 +232,6 @@ def _cubed(x: Tensor, min_norm: float) -> Tensor:
     x = x.float()
     x = (x - x.mean(0)).pow_(3)
     return x.div_(x.norm(dim=0).clamp_(min=min_norm))
-
-
-def _ordered(x: Tensor) -> Tensor:
-    """Integers (int32) in the order of the float32 `x`: the bits, with those of negative numbers turned round."""
-    bits = (x + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 equal
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _sort(keys: Tensor) -> Tensor:

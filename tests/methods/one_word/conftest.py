@@ -2,33 +2,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from colour_eye import COLOURS, Eye
 from torch import nn
 
 from neuronx.data.in_memory import probe_of
 from neuronx.targets.preprocess import Preprocess
 from neuronx.targets.target import Target
-from neuronx.types import Judgement
-
-COLOURS = ("red", "green", "blue")
-
-
-class Eye:
-    """A CLIP that sees the mean colour of a picture, and knows three words."""
-
-    name, domain, encoders = "eye", "", ("digest of eye",)
-
-    def colours(self, probe):
-        return torch.cat([probe.load([row]).float().mean((2, 3)) / 255 for row in range(len(probe))])
-
-    def embed_images(self, probe, trainer):
-        return nn.functional.normalize(self.colours(probe), dim=1)
-
-    def embed_texts(self, texts):
-        return torch.eye(3)[[COLOURS.index(text) for text in texts]]
-
-    def judge(self, names, probe, trainer):
-        seen = self.colours(probe)[:, [COLOURS.index(name) for name in names]]
-        return Judgement(torch.ones(len(names), dtype=torch.bool), lambda rows: seen[rows])
 
 
 @pytest.fixture
